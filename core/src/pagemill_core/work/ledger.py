@@ -1,0 +1,296 @@
+"""The ledger of one output: which runs there were, which one is open, and who works on it.
+
+Layer: `core.work`. Ownership only saves work; correctness rests on the markers. Each run has one entry, created once
+and then changed by compare-and-swap alone; every change carries a nonce in `write`, so that a lost reply is
+recognised as won.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from pagemill_core.clock import iso
+from pagemill_core.errors import IntegrityError, OutputBusyError
+from pagemill_core.ids import ulid
+from pagemill_core.work import layout
+from pagemill_core.work.conditional import Writer, create_once, swap_once
+from pagemill_core.work.records import Holder, RunEntry
+
+EXPIRY_S = 600.0
+RENEW_EVERY_S = 180.0
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """Who asks: `id` is the CR's uid or the invocation's ulid, `name` what a person would recognise."""
+
+    id: str
+    name: str = ""
+    holder: Holder = Holder()
+
+
+@dataclass(frozen=True, slots=True)
+class WorkRequest:
+    """The work somebody wants done on an output."""
+
+    work_key: str
+    kind: str
+    incremental: bool = False
+    replace: bool = False
+
+
+class Standing(StrEnum):
+    """What a request found: work to go on with, or work that is already done."""
+
+    RESUMED = "Resumed"
+    CLAIMED = "Claimed"
+    COMPLETE = "Complete"
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A ledger entry with the token it had, the only ticket to change it."""
+
+    entry: RunEntry
+    token: str
+
+    @property
+    def run(self) -> str:
+        return layout.run_id(self.entry.seq, self.entry.work_key)
+
+
+@dataclass(frozen=True, slots=True)
+class Adoption:
+    """The run that answers a request. `predecessor` is the given-up run of the same work that it may subtract."""
+
+    standing: Standing
+    held: Held
+    predecessor: RunEntry | None = None
+
+
+class Ledger:
+    """Reads and changes the runs of one output.
+
+    `is_gone` says whether an entry's holder is a dead process of this very machine; it only shortens waiting.
+    Not shared by threads.
+    """
+
+    def __init__(self, writer: Writer, owner: Owner, is_gone: Callable[[Holder], bool] = lambda _: False) -> None:
+        self._writer = writer
+        self._owner = owner
+        self._is_gone = is_gone
+        self._seen: dict[int, tuple[str, float]] = {}  # seq -> (token, monotonic second it was first seen)
+
+    # -- reading ----------------------------------------------------------------------------------------------------
+
+    def runs(self) -> list[int]:
+        """The sequence numbers of all runs, newest first."""
+        infos = self._writer.listing(layout.RUNS_PREFIX)
+        seqs = (layout.seq_of_run_entry(info.key) for info in infos)
+        return sorted((seq for seq in seqs if seq is not None), reverse=True)
+
+    def read(self, seq: int) -> Held:
+        """Run `seq` as it is now. Raises: IntegrityError when the ledger has no such run."""
+        key = layout.run_entry(seq)
+        blob = self._writer.get(key)
+        if blob is None:
+            raise IntegrityError(f"the ledger has no run {seq} ({key})")
+        held = Held(RunEntry.from_bytes(blob.data, key), blob.token)
+        seen = self._seen.get(seq)
+        if seen is None or seen[0] != held.token:
+            self._seen[seq] = (held.token, self._writer.clock.monotonic_s())
+        return held
+
+    def history(self) -> Iterator[Held]:
+        """Every run, newest first."""
+        return (self.read(seq) for seq in self.runs())
+
+    def newest(self) -> Held | None:
+        """The newest run, None for a new output."""
+        seqs = self.runs()
+        return self.read(seqs[0]) if seqs else None
+
+    def is_mine(self, entry: RunEntry) -> bool:
+        return entry.owner == self._owner.id
+
+    def is_unowned(self, held: Held) -> bool:
+        """Whether nobody works on this run any more: released, its process dead, or unchanged for the expiry.
+
+        Unchanged is judged on this reader's own monotonic clock, never by comparing two machines' clocks.
+        """
+        if not held.entry.owner or self._is_gone(held.entry.holder):
+            return True
+        seen = self._seen.get(held.entry.seq)
+        return seen is not None and self._writer.clock.monotonic_s() - seen[1] >= EXPIRY_S
+
+    # -- adopting ---------------------------------------------------------------------------------------------------
+
+    def adopt(self, request: WorkRequest) -> Adoption:
+        """Find or claim the run that does `request`, looking at what is there first.
+
+        Safe to repeat: a repeated call by the same owner finds what the first one made.
+        Raises: OutputBusyError, naming the owner and the way out, while another run is open.
+        """
+        while True:
+            newest = self.newest()
+            if newest is None:
+                adoption = self._claim(1, request, None)
+            elif not newest.entry.is_final:
+                adoption = self._adopt_open(newest, request)
+            else:
+                adoption = self._adopt_final(newest, request)
+            if adoption is not None:
+                return adoption
+
+    def _adopt_open(self, held: Held, request: WorkRequest) -> Adoption | None:
+        entry = held.entry
+        if entry.work_key == request.work_key:
+            if not self.is_mine(entry) and not self.is_unowned(held):
+                raise self._busy(entry)
+            taken = self._take(held)
+            return Adoption(Standing.RESUMED, taken, self._predecessor(taken.entry)) if taken else None
+        if self.is_mine(entry) or request.replace or (self.is_unowned(held) and not self._has_marker(held)):
+            self.change(held, state="GivenUp", reason="Superseded", owner="")
+            return None
+        raise self._busy(entry)
+
+    def _adopt_final(self, newest: Held, request: WorkRequest) -> Adoption | None:
+        match = self._newest_of(request, newest)
+        is_finished = match is not None and match.entry.state == "Finished"
+        if match is not None and is_finished and (self.is_mine(match.entry) or not request.incremental):
+            return Adoption(Standing.COMPLETE, match)
+        return self._claim(newest.entry.seq + 1, request, match)
+
+    def _newest_of(self, request: WorkRequest, newest: Held) -> Held | None:
+        """The newest run of this work key, looking back only to the last run of another kind or fingerprint."""
+        fingerprint = ""
+        for seq in range(newest.entry.seq, 0, -1):
+            held = newest if seq == newest.entry.seq else self.read(seq)
+            entry = held.entry
+            if entry.kind != request.kind:
+                return None
+            if entry.state == "Finished":
+                if fingerprint and entry.fingerprint != fingerprint:
+                    return None
+                fingerprint = entry.fingerprint
+            if entry.work_key == request.work_key:
+                return held
+        return None
+
+    def _claim(self, seq: int, request: WorkRequest, match: Held | None) -> Adoption | None:
+        now = self._writer.clock.now()
+        entry = RunEntry(
+            seq=seq,
+            work_key=request.work_key,
+            kind=request.kind,
+            created_at=iso(now),
+            **self._ownership(now),
+        )
+        key = layout.run_entry(seq)
+        created = create_once(
+            self._writer, key, entry.to_bytes(), lambda data: RunEntry.from_bytes(data, key).write == entry.write
+        )
+        if not created.won:
+            return None
+        predecessor = match.entry if match is not None and match.entry.state == "GivenUp" else None
+        return Adoption(Standing.CLAIMED, Held(entry, created.token), predecessor)
+
+    def _predecessor(self, entry: RunEntry) -> RunEntry | None:
+        if entry.seq == 1:
+            return None
+        before = self.read(entry.seq - 1).entry
+        same = before.work_key == entry.work_key and before.state == "GivenUp"
+        return before if same else None
+
+    def _has_marker(self, held: Held) -> bool:
+        prefix = layout.RunLayout(held.run).markers_prefix
+        return bool(self._writer.listing(prefix, limit=1))
+
+    def _busy(self, entry: RunEntry) -> OutputBusyError:
+        who = entry.owner_name or entry.owner or "nobody now, but it has committed work"
+        return OutputBusyError(
+            f"run {entry.seq} on {self._writer.store.uri} is {entry.state} and held by {who}",
+            advice="wait until it ends, let its owner finish or cancel it, run `pagemill release` on the output, "
+            "or set output.onConflict to Replace",
+        )
+
+    # -- changing ---------------------------------------------------------------------------------------------------
+
+    def change(self, held: Held, **fields: Any) -> Held | None:
+        """Write `held` with `fields` changed. Returns: the new entry, or None when somebody else changed it first."""
+        now = self._writer.clock.now()
+        entry = held.entry.model_copy(update={**fields, "write": self._nonce(now)})
+        if entry.is_final and not entry.finished_at:
+            entry = entry.model_copy(update={"finished_at": iso(now)})
+        key = layout.run_entry(entry.seq)
+        swapped = swap_once(
+            self._writer,
+            key,
+            entry.to_bytes(),
+            held.token,
+            lambda data: RunEntry.from_bytes(data, key).write == entry.write,
+        )
+        return Held(entry, swapped.token) if swapped.won else None
+
+    def renew(self, held: Held, active_seconds: float) -> Held:
+        """Say that this owner is still at work, adding `active_seconds` since the last renewal.
+
+        Keeps what others may change (`desired`). Raises: OutputBusyError when the run was taken over or ended.
+        """
+        while True:
+            self._require_mine(held.entry)
+            now = self._writer.clock.now()
+            renewed = self.change(
+                held,
+                beat=held.entry.beat + 1,
+                expires_at=iso(now + dt.timedelta(seconds=EXPIRY_S)),
+                active_seconds=round(held.entry.active_seconds + active_seconds, 3),
+            )
+            if renewed is not None:
+                return renewed
+            held = self.read(held.entry.seq)
+
+    def update(self, held: Held, **fields: Any) -> Held:
+        """Change fields of a run that is ours, whatever else changed in it. Raises: OutputBusyError when it is not."""
+        while True:
+            self._require_mine(held.entry)
+            changed = self.change(held, **fields)
+            if changed is not None:
+                return changed
+            held = self.read(held.entry.seq)
+
+    def request(self, seq: int, **fields: Any) -> Held:
+        """Change `desired` of an open run that may be another's; its owner acts on it. Raises: IntegrityError."""
+        while True:
+            held = self.read(seq)
+            if held.entry.is_final:
+                return held
+            changed = self.change(held, **fields)
+            if changed is not None:
+                return changed
+
+    def _take(self, held: Held) -> Held | None:
+        if self.is_mine(held.entry):
+            return held
+        ownership = self._ownership(self._writer.clock.now())
+        return self.change(held, **{**ownership, "epoch": held.entry.epoch + 1, "desired": "Run"})
+
+    def _require_mine(self, entry: RunEntry) -> None:
+        if not self.is_mine(entry) or entry.is_final:
+            raise self._busy(entry)
+
+    def _ownership(self, now: dt.datetime) -> dict[str, Any]:
+        return {
+            "owner": self._owner.id,
+            "owner_name": self._owner.name,
+            "holder": self._owner.holder,
+            "expires_at": iso(now + dt.timedelta(seconds=EXPIRY_S)),
+            "write": self._nonce(now),
+        }
+
+    def _nonce(self, now: dt.datetime) -> str:
+        return ulid(int(now.timestamp() * 1000), lambda count: self._writer.rng.randbytes(count))

@@ -1,0 +1,124 @@
+"""Counting what is done without listing everything.
+
+Layer: `core.work`. Each marker is read once; a full segment is folded into a rollup and never looked at again. The
+cost of a poll is one LIST page an open segment, or a few GETs when nearly everything is there.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from pagemill_core.work import layout as keys
+from pagemill_core.work.conditional import Writer
+from pagemill_core.work.layout import RunLayout
+from pagemill_core.work.records import Counts, FailureSample, Marker, Totals
+from pagemill_core.work.rollup import folded_segments, read_rollup, write_rollup
+
+GET_INSTEAD_OF_LIST = 8  # up to here single GETs are cheaper than one LIST page and the GETs that follow it
+MAX_SAMPLES = 20
+
+
+class _Segment:
+    """One segment's share of the count. `idle` polls in a row found nothing; it is looked at less often then."""
+
+    __slots__ = ("done", "idle", "markers", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.done: set[int] = set()
+        self.markers: list[Marker] = []
+        self.idle = 0
+
+
+class Tracker:
+    """The running count of one run's markers, kept by whoever watches it. Memory grows with open segments only."""
+
+    def __init__(self, writer: Writer, layout: RunLayout, shard_count: int) -> None:
+        self._writer = writer
+        self._layout = layout
+        self._shard_count = shard_count
+        self._open: dict[int, _Segment] | None = None
+        self._polls = 0
+        self._items = Counts()
+        self._classes: Counter[str] = Counter()
+        self._samples: list[FailureSample] = []
+        self._shards_done = 0
+        self._seconds = 0.0
+
+    @property
+    def totals(self) -> Totals:
+        """What the last poll saw. O(1) in the number of shards."""
+        return Totals(
+            shards=self._shard_count,
+            shards_done=self._shards_done,
+            items=self._items,
+            failure_classes=dict(sorted(self._classes.items())),
+            failures=list(self._samples),
+            seconds=round(self._seconds, 3),
+        )
+
+    @property
+    def is_complete(self) -> bool:
+        return self._shards_done == self._shard_count
+
+    def poll(self, *, thorough: bool = True) -> Totals:
+        """Read the markers that are new. Unless `thorough`, a segment that stood still is looked at less often."""
+        self._polls += 1
+        for number, segment in sorted(self._load().items()):
+            if not thorough and segment.idle and self._polls % min(8, 2**segment.idle):
+                continue
+            found = self._look(number, segment)
+            segment.idle = 0 if found else segment.idle + 1
+        return self.totals
+
+    def missing(self) -> Iterator[int]:
+        """Shards without a marker as of the last poll, ascending."""
+        for number, segment in sorted(self._load().items()):
+            first = number * keys.SEGMENT_SHARDS
+            yield from (shard for shard in range(first, first + segment.size) if shard not in segment.done)
+
+    def _load(self) -> dict[int, _Segment]:
+        if self._open is None:
+            folded = folded_segments(self._writer, self._layout)
+            self._open = {}
+            for number in range(-(-self._shard_count // keys.SEGMENT_SHARDS)):
+                size = min(keys.SEGMENT_SHARDS, self._shard_count - number * keys.SEGMENT_SHARDS)
+                markers = read_rollup(self._writer, self._layout, number) if number in folded else None
+                if markers is None:
+                    self._open[number] = _Segment(size)
+                else:
+                    for marker in markers:
+                        self._count(marker)
+        return self._open
+
+    def _look(self, number: int, segment: _Segment) -> bool:
+        new = [marker for shard in self._candidates(number, segment) if (marker := self._read(shard)) is not None]
+        for marker in new:
+            segment.done.add(marker.shard)
+            segment.markers.append(marker)
+            self._count(marker)
+        if len(segment.done) == segment.size:
+            write_rollup(self._writer, self._layout, number, segment.markers)
+            del self._load()[number]
+        return bool(new)
+
+    def _candidates(self, number: int, segment: _Segment) -> list[int]:
+        first = number * keys.SEGMENT_SHARDS
+        if segment.size - len(segment.done) <= GET_INSTEAD_OF_LIST:
+            return [shard for shard in range(first, first + segment.size) if shard not in segment.done]
+        prefix = self._layout.markers_of_segment(number)
+        infos = self._writer.listing(prefix)
+        return sorted({keys.shard_of(info.key) for info in infos} - segment.done)
+
+    def _read(self, shard: int) -> Marker | None:
+        key = self._layout.marker(shard)
+        blob = self._writer.get(key)
+        return None if blob is None else Marker.from_bytes(blob.data, key)
+
+    def _count(self, marker: Marker) -> None:
+        self._shards_done += 1
+        self._items += marker.items
+        self._classes.update(marker.failure_classes)
+        self._seconds += marker.seconds
+        self._samples.extend(marker.failures[: MAX_SAMPLES - len(self._samples)])

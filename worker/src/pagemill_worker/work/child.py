@@ -1,0 +1,199 @@
+"""The child process: holds one loaded model and answers items one after the other.
+
+Layer: `worker.work`, the far end of `pool`. Started as `python -m pagemill_worker.work.child`; speaks frames on its
+standard input and output. It may hang, crash or be killed at any time, and only the items in its hands suffer. It
+writes nothing to the store: committing is the supervisor's.
+
+Messages in: the set-up first, then {"item": …} each; end of input means finish and leave.
+Messages out: {"ready": …}, {"begin": row}, {"at": [rows]}, {"end": row, …} each item once, {"fatal": …} at most once.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import IO, Any, cast
+
+from pagemill_core.clock import SystemClock
+from pagemill_core.errors import ItemError, PagemillError, RetriableError
+from pagemill_core.work.conditional import Backoff
+from pagemill_worker.items import ItemFailure, PlannedItem
+from pagemill_worker.work import frames
+from pagemill_worker.work.runner import Prepared, Processed, Runner
+
+PREPARE_PATIENCE_S = 600.0
+PR_SET_PDEATHSIG = 1
+
+
+class Child:
+    """One runner with a reader thread, a fetch thread and as many inference threads as the runner wants."""
+
+    def __init__(self, runner: Runner, source: IO[bytes], sink: IO[bytes]) -> None:
+        self._runner = runner
+        self._source = source
+        self._sink = sink
+        self._sink_lock = threading.Lock()
+        self._todo: queue.SimpleQueue[PlannedItem | None] = queue.SimpleQueue()
+        # One batch at work and one ready: more would only hold memory.
+        self._ready: queue.Queue[Prepared | None] = queue.Queue(maxsize=max(1, runner.batch_size * runner.threads))
+        self._failed: BaseException | None = None
+
+    def run(self) -> None:
+        """Answer items until the input ends. Raises: what a thread raised."""
+        threading.Thread(target=self._guarded, args=(self._read,), daemon=True).start()
+        threading.Thread(target=self._guarded, args=(self._prepare,), daemon=True).start()
+        workers = [
+            threading.Thread(target=self._guarded, args=(self._process,)) for _ in range(self._runner.threads - 1)
+        ]
+        for worker in workers:
+            worker.start()
+        self._process()
+        for worker in workers:
+            worker.join()
+        if self._failed is not None:
+            raise self._failed
+
+    def _guarded(self, step: Any) -> None:
+        try:
+            step()
+        except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
+            self._failed = error
+            self._ready.put(None)
+
+    def _read(self) -> None:
+        while (message := frames.read(self._source)) is not None:
+            self._todo.put(item_from_message(message["item"]))
+        self._todo.put(None)
+
+    def _prepare(self) -> None:
+        while (item := self._todo.get()) is not None:
+            self._send({"begin": item.row})
+            backoff = Backoff(SystemClock(), deadline_s=PREPARE_PATIENCE_S)
+            while True:
+                try:
+                    self._ready.put(self._runner.prepare(item))
+                    break
+                except ItemError as error:
+                    self._answer(item.row, Processed("failed", failure=ItemFailure.of(error)), None)
+                    break
+                except RetriableError as error:
+                    backoff.wait(error)
+        self._ready.put(None)
+
+    def _process(self) -> None:
+        batch: list[Prepared] = []
+        while True:
+            prepared = self._ready.get()
+            if prepared is not None:
+                batch.append(prepared)
+            more = prepared is not None and len(batch) < self._runner.batch_size and not self._ready.empty()
+            if batch and not more:
+                self._infer(batch)
+                batch = []
+            if prepared is None:
+                self._ready.put(None)  # for the other inference threads
+                return
+
+    def _infer(self, batch: list[Prepared]) -> None:
+        self._send({"at": [prepared.item.row for prepared in batch]})
+        started = time.perf_counter()
+        answers = self._runner.process(batch)
+        seconds = (time.perf_counter() - started) / len(batch)
+        for prepared, answer in zip(batch, answers, strict=True):
+            self._answer(prepared.item.row, answer, prepared, seconds)
+
+    def _answer(self, row: int, answer: Processed, prepared: Prepared | None, seconds: float = 0.0) -> None:
+        stages = {**(prepared.seconds if prepared else {}), **(answer.seconds or {"infer": seconds})}
+        self._send(
+            {
+                "end": row,
+                "status": answer.status,
+                "payload": answer.payload,
+                "failure": asdict(answer.failure) if answer.failure else None,
+                "seconds": {stage: round(value, 4) for stage, value in stages.items()},
+                "versionRead": prepared.version_read if prepared else None,
+                "sizeBytes": prepared.size_bytes if prepared else 0,
+                "apiCost": answer.api_cost,
+            }
+        )
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        with self._sink_lock:
+            self._sink.write(frames.encode(message))
+            self._sink.flush()
+
+
+def item_to_message(item: PlannedItem) -> dict[str, Any]:
+    """A planned item without the source's columns, which no runner needs."""
+    return {
+        "row": item.row,
+        "id": item.id,
+        "uri": item.uri,
+        "page": item.page,
+        "sizeBytes": item.size_bytes,
+        "version": item.version,
+    }
+
+
+def item_from_message(message: Mapping[str, Any]) -> PlannedItem:
+    return PlannedItem(
+        row=message["row"],
+        id=message["id"],
+        uri=message["uri"],
+        page=message["page"],
+        size_bytes=message["sizeBytes"],
+        version=message["version"],
+    )
+
+
+def make_runner(setup: Mapping[str, Any]) -> Runner:
+    """The runner that the set-up names as "module:function"; only modules of the worker are allowed."""
+    module_name, _, function_name = str(setup["runner"]).partition(":")
+    if not module_name.startswith("pagemill_worker."):
+        raise ValueError(f"{module_name} is no module of the worker")
+    factory = getattr(importlib.import_module(module_name), function_name)
+    return cast(Runner, factory(setup["settings"]))
+
+
+def die_with_parent() -> None:
+    """Ask the kernel to kill this process when its parent dies, so that no orphan goes on working. Linux only."""
+    if sys.platform == "linux":
+        parent = os.getppid()
+        ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def main() -> int:
+    """Run one child. Returns: the exit status; 0 only at the end of the input."""
+    die_with_parent()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the supervisor decides
+    sink = os.fdopen(os.dup(1), "wb", buffering=0)
+    os.dup2(2, 1)  # whatever an engine prints must not land among the frames
+    source = sys.stdin.buffer
+    setup = frames.read(source)
+    if setup is None:
+        return 0
+    try:
+        runner = make_runner(setup)
+        sink.write(frames.encode({"ready": os.getpid()}))
+        Child(runner, source, sink).run()
+        runner.close()
+    except PagemillError as error:
+        sink.write(
+            frames.encode({"fatal": {"class": type(error).__name__, "message": error.message, "advice": error.advice}})
+        )
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

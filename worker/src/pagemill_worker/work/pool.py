@@ -1,0 +1,329 @@
+"""The supervisor's side of its children: hand out items, collect answers, survive deaths.
+
+Layer: `worker.work`. An item that hangs, crashes or eats memory fails alone: its child is killed, everything that was
+in the child's hands is tried again, the suspects one at a time, and the one that was in flight at more deaths than
+allowed is given up on. Not thread-safe: one supervisor thread drives it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import IO, Any, cast
+
+import pagemill_core.errors as error_tree
+from pagemill_core.errors import EngineUnavailableError, ItemKilledWorker, ItemTimeout, PagemillError
+from pagemill_worker.items import ItemFailure, ItemResult, PlannedItem
+from pagemill_worker.machine import rss_bytes
+from pagemill_worker.work import frames
+from pagemill_worker.work.child import item_to_message
+
+READ_BYTES = 1 << 18
+WATCH_EVERY_S = 0.25
+MAX_START_FAILURES = 3
+STDERR_TAIL_BYTES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class PoolSettings:
+    """How children are made and watched.
+
+    `setup` is the first message to each child and may hold secrets: it goes through a pipe, never through arguments
+    or the environment. `depth` is how many items a child holds at once. `memory_bytes` is each child's limit, None
+    for no watch. `max_deaths`: an item in flight at more deaths than this is given up on. `recycle_after_items`:
+    a child is replaced after that many, because engines leak.
+    """
+
+    setup: Mapping[str, Any]
+    processes: int
+    environment: Mapping[str, str]
+    depth: int = 2
+    item_timeout_s: float = 120.0
+    memory_bytes: int | None = None
+    max_deaths: int = 2
+    recycle_after_items: int = 0
+    stderr: IO[bytes] | None = None
+
+
+@dataclass(slots=True)
+class _Task:
+    item: PlannedItem
+    deaths: int = 0
+    why: str = ""
+    timed_out: bool = False
+
+
+@dataclass(slots=True)
+class _Child:
+    process: subprocess.Popen[bytes]
+    decoder: frames.Decoder = field(default_factory=frames.Decoder)
+    ready: bool = False
+    tasks: dict[int, _Task] = field(default_factory=dict)
+    begun: dict[int, float] = field(default_factory=dict)
+    answered: int = 0
+    retiring: bool = False
+    cause: str = ""
+    fatal: Mapping[str, str] | None = None
+
+    @property
+    def stdin(self) -> IO[bytes]:
+        return cast(IO[bytes], self.process.stdin)
+
+    @property
+    def stdout(self) -> IO[bytes]:
+        return cast(IO[bytes], self.process.stdout)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One item's end, with what it cost at a remote API and the bytes that were read for it."""
+
+    result: ItemResult
+    api_cost: float = 0.0
+    size_bytes: int = 0
+
+
+class Pool:
+    """Child processes that work on items. Every submitted item is answered exactly once, whatever dies."""
+
+    def __init__(self, settings: PoolSettings) -> None:
+        self._settings = settings
+        self._children: list[_Child] = []
+        self._selector = selectors.DefaultSelector()
+        self._queue: deque[_Task] = deque()
+        self._suspects: deque[_Task] = deque()
+        self._answers: list[Answer] = []
+        self._start_failures = 0
+        self._watched_at = 0.0
+        self._closing = False
+
+    def __enter__(self) -> Pool:
+        for _ in range(self._settings.processes):
+            self._spawn()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- for the session --------------------------------------------------------------------------------------------
+
+    @property
+    def hunger(self) -> int:
+        """How many more items keep every child busy: capacity minus what waits or is held. May be negative."""
+        capacity = self._settings.processes * (self._settings.depth + 1)
+        return capacity - len(self._queue) - len(self._suspects) - sum(len(child.tasks) for child in self._children)
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self._queue or self._suspects or self._answers or any(child.tasks for child in self._children))
+
+    def submit(self, item: PlannedItem, deaths: int = 0) -> None:
+        """Take an item; `deaths` at which it was in flight in earlier attempts make it a suspect."""
+        task = _Task(item, deaths, "an earlier attempt died with it in flight")
+        if deaths > self._settings.max_deaths:
+            self._give_up(task)
+        else:
+            (self._suspects if deaths else self._queue).append(task)
+
+    def in_flight(self) -> list[int]:
+        """Rows that a death now would be blamed on."""
+        return [row for child in self._children for row in child.begun]
+
+    def pids(self) -> list[int]:
+        return [child.process.pid for child in self._children]
+
+    def poll(self, timeout_s: float) -> list[Answer]:
+        """Hand out, wait up to `timeout_s` for something to happen, and return what ended.
+
+        Raises: EngineUnavailableError when children cannot start; whatever PagemillError a child called fatal.
+        """
+        self._hand_out()
+        if not self._answers:
+            for key, _ in self._selector.select(timeout_s):
+                self._receive(key.data)
+        self._watch()
+        answers, self._answers = self._answers, []
+        return answers
+
+    def drain(self) -> list[PlannedItem]:
+        """Stop handing out. Returns: the items no child has begun; those begun are still answered by `poll`."""
+        waiting = [task.item for task in (*self._queue, *self._suspects)]
+        self._queue.clear()
+        self._suspects.clear()
+        return waiting
+
+    def close(self) -> None:
+        """Kill and reap every child."""
+        self._closing = True
+        for child in list(self._children):
+            self._kill(child)
+            self._bury(child)
+        self._selector.close()
+
+    # -- children ---------------------------------------------------------------------------------------------------
+
+    def _spawn(self) -> None:
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-m", "pagemill_worker.work.child"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._settings.stderr,
+            env=dict(self._settings.environment),
+            start_new_session=True,  # so that a kill takes what the engine itself may have started
+        )
+        child = _Child(process)
+        self._children.append(child)
+        self._selector.register(child.stdout, selectors.EVENT_READ, child)
+        self._write(child, self._settings.setup)
+
+    def _write(self, child: _Child, message: frames.Message) -> None:
+        try:
+            child.stdin.write(frames.encode(message))
+            child.stdin.flush()
+        except BrokenPipeError:
+            child.cause = child.cause or "its process ended"  # the end of its output follows and buries it
+
+    def _hand_out(self) -> None:
+        for child in self._children:
+            if child.retiring or not child.ready:
+                continue
+            if self._suspects and not child.tasks:
+                self._give(child, self._suspects.popleft())
+                continue
+            if self._suspects and child is self._children[0]:
+                continue  # let the first child run empty, so that a suspect can be tried alone
+            if any(task.deaths for task in child.tasks.values()):
+                continue
+            while self._queue and len(child.tasks) < self._settings.depth:
+                self._give(child, self._queue.popleft())
+
+    def _give(self, child: _Child, task: _Task) -> None:
+        child.tasks[task.item.row] = task
+        self._write(child, {"item": item_to_message(task.item)})
+
+    def _receive(self, child: _Child) -> None:
+        data = os.read(child.stdout.fileno(), READ_BYTES)
+        if not data:
+            self._bury(child)
+            return
+        for message in child.decoder.feed(data):
+            self._handle(child, message)
+
+    def _handle(self, child: _Child, message: Mapping[str, Any]) -> None:
+        if "ready" in message:
+            child.ready = True
+            self._start_failures = 0
+        elif "begin" in message:
+            child.begun[message["begin"]] = time.monotonic()
+        elif "at" in message:
+            child.begun.update(dict.fromkeys(message["at"], time.monotonic()))
+        elif "end" in message:
+            self._end(child, message)
+        elif "fatal" in message:
+            child.fatal = message["fatal"]
+
+    def _end(self, child: _Child, message: Mapping[str, Any]) -> None:
+        task = child.tasks.pop(message["end"])
+        child.begun.pop(task.item.row, None)
+        child.answered += 1
+        failure = message["failure"]
+        result = ItemResult(
+            item=task.item,
+            status=message["status"],
+            payload=message["payload"],
+            failure=ItemFailure(**failure) if failure else None,
+            seconds=message["seconds"],
+            version_read=message["versionRead"],
+        )
+        self._answers.append(Answer(result, message["apiCost"], message["sizeBytes"]))
+        limit = self._settings.recycle_after_items
+        if limit and child.answered >= limit and not child.retiring:
+            child.retiring = True
+            child.stdin.close()
+
+    # -- deaths -----------------------------------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        now = time.monotonic()
+        if now - self._watched_at < WATCH_EVERY_S:
+            return
+        self._watched_at = now
+        for child in list(self._children):
+            overdue = [row for row, since in child.begun.items() if now - since > self._settings.item_timeout_s]
+            memory = self._settings.memory_bytes
+            if overdue:
+                for row in overdue:
+                    child.tasks[row].timed_out = True
+                child.cause = f"it took longer than {self._settings.item_timeout_s:g} s"
+                self._kill(child)
+            elif memory is not None and (used := rss_bytes(child.process.pid)) > memory:
+                child.cause = f"its process used {used >> 20} MiB of memory, {memory >> 20} MiB are allowed"
+                self._kill(child)
+
+    def _kill(self, child: _Child) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child.process.pid, signal.SIGKILL)
+
+    def _bury(self, child: _Child) -> None:
+        status = child.process.wait()
+        self._selector.unregister(child.stdout)
+        self._children.remove(child)
+        child.stdout.close()
+        self._close_quietly(child.stdin)
+        if self._closing:
+            return
+        if child.fatal is not None:
+            raise _fatal(child.fatal)
+        if not child.ready:
+            self._start_failures += 1
+            if self._start_failures >= MAX_START_FAILURES:
+                raise EngineUnavailableError(
+                    f"{MAX_START_FAILURES} engine processes in a row ended before they were ready (status {status})",
+                    advice="the worker's log holds their last words; `pagemill engines` says what is missing",
+                )
+        self._return_tasks(child, status)
+        self._spawn()
+
+    @staticmethod
+    def _close_quietly(stream: IO[bytes]) -> None:
+        with contextlib.suppress(BrokenPipeError):  # unwritten items of a dead child are returned to the queue anyway
+            stream.close()
+
+    def _return_tasks(self, child: _Child, status: int) -> None:
+        cause = child.cause or _describe(status)
+        blamed = {row for row in child.begun if child.tasks[row].timed_out} or set(child.begun)
+        for row, task in child.tasks.items():
+            if row not in blamed:
+                (self._suspects if task.deaths else self._queue).appendleft(task)
+                continue
+            task.deaths += 1
+            task.why = cause
+            if task.deaths > self._settings.max_deaths:
+                self._give_up(task)
+            else:
+                self._suspects.append(task)
+
+    def _give_up(self, task: _Task) -> None:
+        kind = ItemTimeout if task.timed_out else ItemKilledWorker
+        error = kind(f"{task.item.uri}: given up after {task.deaths} tries, at the last one {task.why}")
+        self._answers.append(Answer(ItemResult(task.item, "failed", failure=ItemFailure.of(error))))
+
+
+def _describe(status: int) -> str:
+    if status < 0:
+        return f"its process was killed by {signal.Signals(-status).name}"
+    return f"its process ended with status {status}"
+
+
+def _fatal(message: Mapping[str, str]) -> PagemillError:
+    kind = getattr(error_tree, message["class"], PagemillError)
+    error: PagemillError = kind(message["message"], advice=message["advice"])
+    return error
