@@ -1,0 +1,46 @@
+# Pagemill's commands. Each makes the environment it needs first (tools/bootstrap): a Python from 3.11 to 3.13 and
+# a package registry are enough, and root is needed by `make test` alone, for Debian packages that are missing.
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint verify generate format bench chaos requirements clean
+MAKEFLAGS += --no-print-directory
+
+# Two test processes: engines are heavy, and more of them would wait for memory, not for cores.
+TEST_PROCESSES ?= 2
+in_test_env = py=$$(tools/bootstrap test) && export PATH="$$(dirname "$$py"):$$PATH" &&
+
+help: ## Say what can be made (this)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: ## Read real pages into an embedded S3 server and show the result
+	@py=$$(tools/bootstrap demo) && exec "$$py" tools/demo.py
+
+test: ## Run everything that must pass: lint, verify, all tests
+	@$(in_test_env) "$$py" tools/system_packages.py
+	@$(MAKE) lint verify
+	@$(in_test_env) exec "$$py" -m pytest -q -n $(TEST_PROCESSES) --dist worksteal
+
+lint: ## Check style, types and the arrows between packages
+	@$(in_test_env) ruff check . && ruff format --check . && mypy && lint-imports --no-logo
+
+verify: ## Compare the generated files with the code; write nothing
+	@$(in_test_env) "$$py" tools/generate.py --check
+
+generate: ## Write the generated files
+	@$(in_test_env) "$$py" tools/generate.py
+
+format: ## Format the code and mend what the linter can
+	@$(in_test_env) ruff check --fix . ; ruff format .
+
+bench: ## Measure Pagemill against bare loops and the reference tools
+	@$(in_test_env) exec "$$py" -m benchmarks
+
+chaos: ## Run the fault tests in their long form
+	@$(in_test_env) exec "$$py" -m pytest -q -n $(TEST_PROCESSES) --dist worksteal --chaos=long --timeout=0 tests/chaos
+
+requirements: ## Compile requirements/*.txt anew (UPGRADE=1: to the newest versions allowed)
+	@$(in_test_env) exec "$$py" tools/compile_requirements.py $(if $(UPGRADE),--upgrade)
+
+clean: ## Delete environments, caches and the demo's output
+	rm -rf .venv .venv-demo .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis demo build dist
+	find core operator worker cli tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true
