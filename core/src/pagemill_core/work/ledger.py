@@ -293,4 +293,4 @@ class Ledger:
         }
 
     def _nonce(self, now: dt.datetime) -> str:
-        return ulid(int(now.timestamp() * 1000), lambda count: self._writer.rng.randbytes(count))
+        return ulid(int(now.timestamp() * 1000), self._writer.rng.randbytes)

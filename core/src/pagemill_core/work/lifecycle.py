@@ -106,13 +106,21 @@ def _stopping(seen: Observed, limits: Limits) -> Decision | None:
     if seen.desired == "Stop":
         return Decision(Step.STOP, "Cancelled", "cancelled; what is committed stays")
     if seen.desired == "Pause":
-        return Decision(Step.PAUSE, "Suspended", "suspended")
+        return Decision(Step.PAUSE, "Suspended", "suspended; what is committed stays")
     if seen.planned_items is None:
         return None
+    return _giving_up(seen, seen.planned_items, limits) or _over_a_limit(seen, limits)
+
+
+def _giving_up(seen: Observed, planned: int, limits: Limits) -> Decision | None:
     if message := _broken_engine(seen.totals):
         return Decision(Step.GIVE_UP, "EngineBroken", message)
-    if seen.state == "Open" and (message := too_many_failures(seen.totals, seen.planned_items, limits)):
+    if seen.state == "Open" and (message := too_many_failures(seen.totals, planned, limits)):
         return Decision(Step.GIVE_UP, "TooManyFailures", message)
+    return None
+
+
+def _over_a_limit(seen: Observed, limits: Limits) -> Decision | None:
     if limits.max_cost is not None and seen.spent >= limits.max_cost:
         return Decision(Step.STOP, "BudgetExceeded", f"spent {seen.spent:.4f} of a budget of {limits.max_cost}")
     if limits.deadline_s is not None and seen.active_s >= limits.deadline_s:

@@ -263,3 +263,22 @@ class Success(Record):
     totals: Totals
     fingerprint: str
     dataset: list[OutputRef] = []
+
+
+class IndexPart(Sub):
+    """One object of the item index."""
+
+    key: str
+    size: int
+    rows: int
+
+
+class IndexPointer(Record):
+    """What the item index is now: the newest outcome of every item that runs up to `seq` have seen.
+
+    Replaced by compare-and-swap, and only by a pointer of a higher `seq`.
+    """
+
+    seq: int
+    run: str
+    parts: list[IndexPart] = []

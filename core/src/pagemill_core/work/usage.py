@@ -42,15 +42,16 @@ class UsageReader:
         self._layout = layout
         self._known: dict[str, tuple[str, UsageRecord]] = {}
 
-    def spent(self) -> Spent:
-        """The cost and the machine seconds so far."""
+    def spent(self, live: UsageRecord | None = None) -> Spent:
+        """The cost and the machine seconds so far; `live` is a pod's newer record than the one it wrote."""
         infos = self._writer.listing(self._layout.usage_prefix)
         for info in infos:
             if self._known.get(info.key, ("", None))[0] != info.token:
                 blob = self._writer.get(info.key)
                 if blob is not None:
                     self._known[info.key] = (info.token, UsageRecord.from_bytes(blob.data, info.key))
-        records = [record for _, record in self._known.values()]
+        records = [record for _, record in self._known.values() if live is None or record.pod != live.pod]
+        records += [live] if live is not None else []
         return Spent(
             sum((cost_of(record) for record in records), Decimal(0)), sum(record.seconds for record in records)
         )

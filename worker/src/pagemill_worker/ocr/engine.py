@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 from pagemill_worker.images.page import PageImage
 
@@ -116,3 +116,16 @@ class EngineAdapter(Protocol):
 
     def status(self) -> EngineStatus:
         """What is installed and what is missing. Never raises."""
+
+
+@runtime_checkable
+class ConcurrentAdapter(Protocol):
+    """An adapter whose engine mostly waits for a remote side, so that one process reads several pages at once."""
+
+    def max_in_flight(self, settings: EngineSettings) -> int:
+        """Pages one process reads at once; the engine is then used by that many threads."""
+
+
+def max_in_flight(engine: EngineAdapter, settings: EngineSettings) -> int:
+    """Pages one process reads at once: 1 unless the engine is concurrent."""
+    return engine.max_in_flight(settings) if isinstance(engine, ConcurrentAdapter) else 1

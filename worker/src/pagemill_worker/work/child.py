@@ -18,12 +18,14 @@ import signal
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict
 from typing import IO, Any, cast
 
 from pagemill_core.clock import SystemClock
-from pagemill_core.errors import ItemError, PagemillError, RetriableError
+from pagemill_core.errors import EXIT_BUG, ItemError, PagemillError, RetriableError
 from pagemill_core.work.conditional import Backoff
 from pagemill_worker.items import ItemFailure, PlannedItem
 from pagemill_worker.work import frames
@@ -44,29 +46,26 @@ class Child:
         self._todo: queue.SimpleQueue[PlannedItem | None] = queue.SimpleQueue()
         # One batch at work and one ready: more would only hold memory.
         self._ready: queue.Queue[Prepared | None] = queue.Queue(maxsize=max(1, runner.batch_size * runner.threads))
-        self._failed: BaseException | None = None
 
     def run(self) -> None:
         """Answer items until the input ends. Raises: what a thread raised."""
-        threading.Thread(target=self._guarded, args=(self._read,), daemon=True).start()
-        threading.Thread(target=self._guarded, args=(self._prepare,), daemon=True).start()
-        workers = [
-            threading.Thread(target=self._guarded, args=(self._process,)) for _ in range(self._runner.threads - 1)
-        ]
-        for worker in workers:
-            worker.start()
-        self._process()
-        for worker in workers:
-            worker.join()
-        if self._failed is not None:
-            raise self._failed
+        steps = [self._read, self._prepare, *[self._process] * self._runner.threads]
+        with ThreadPoolExecutor(len(steps)) as executor:
+            futures = [executor.submit(step) for step in steps]
+            done, _ = wait(futures, return_when=FIRST_EXCEPTION)
+            for future in done:
+                if future.exception() is not None:
+                    self._give_up(future)
 
-    def _guarded(self, step: Any) -> None:
-        try:
-            step()
-        except BaseException as error:  # noqa: BLE001 - handed to the main thread, which raises it
-            self._failed = error
-            self._ready.put(None)
+    def _give_up(self, future: Future[None]) -> None:
+        """Leave at once with what a thread raised: the others may wait for it for ever."""
+        error = future.exception()
+        if isinstance(error, PagemillError):
+            self._send({"fatal": {"class": type(error).__name__, "message": error.message, "advice": error.advice}})
+        else:
+            traceback.print_exception(error)
+        sys.stderr.flush()
+        os._exit(error.exit_code if isinstance(error, PagemillError) else EXIT_BUG)
 
     def _read(self) -> None:
         while (message := frames.read(self._source)) is not None:
@@ -188,9 +187,8 @@ def main() -> int:
         Child(runner, source, sink).run()
         runner.close()
     except PagemillError as error:
-        sink.write(
-            frames.encode({"fatal": {"class": type(error).__name__, "message": error.message, "advice": error.advice}})
-        )
+        fatal = {"class": type(error).__name__, "message": error.message, "advice": error.advice}
+        sink.write(frames.encode({"fatal": fatal}))
         return error.exit_code
     return 0
 

@@ -25,6 +25,7 @@ from pagemill_core.work.publish import View, publish_shard
 from pagemill_core.work.records import AttemptRecord, Ending, Marker
 from pagemill_worker.items import ItemResult, PlannedItem
 from pagemill_worker.work import shard_data
+from pagemill_worker.work.partials import verified_partials
 from pagemill_worker.work.pool import Answer, Pool
 
 STORE_THREADS = 4
@@ -165,7 +166,7 @@ class Session:
         record = attempts.begin(self._writer, self._layout, number, attempt, self._settings.worker)
         history = attempts.history(self._writer, scan.attempts.get(number, ()))
         items = self._hooks.items(number)
-        prior = self._prior(scan.partials.get(number, ()), {item.row: item for item in items})
+        prior = verified_partials(self._writer, scan.partials.get(number, ()), items, self._settings.fingerprint)
         shard = _Shard(number, record, deque(), len(items), history, prior)
         for item in items:
             if item.failure is not None:
@@ -174,19 +175,6 @@ class Session:
                 shard.waiting.append(item)
         shard.since_partial = self._writer.clock.monotonic_s()
         return shard
-
-    def _prior(self, partial_keys: Iterable[str], planned: dict[int, PlannedItem]) -> dict[int, ItemResult]:
-        """Succeeded rows of earlier attempts whose file is whole, of this fingerprint and of this plan."""
-        prior: dict[int, ItemResult] = {}
-        for key in partial_keys:
-            blob = self._writer.get(key)
-            if blob is None:
-                continue
-            for result in shard_data.decode(blob.data, self._settings.fingerprint, key):
-                item = planned.get(result.item.row)
-                if item is not None and item.id == result.item.id and result.status == "succeeded":
-                    prior[item.row] = result
-        return prior
 
     def _feed(self, executor: cf.Executor) -> None:
         for shard in list(self._open.values()):

@@ -1,0 +1,243 @@
+"""Running one job on this machine: adopt its run, bind its steps, drive, say how it ended.
+
+Layer: `cli.local`, its top. Prints nothing; whoever shows progress listens.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import IO
+
+from pagemill_cli.local.driver import Driver, Outcome, Scene, Steps
+from pagemill_cli.local.heartbeat import Heartbeat
+from pagemill_core.api.v1alpha1 import OcrJob
+from pagemill_core.api.workkey import work_key
+from pagemill_core.errors import IntegrityError, PagemillError
+from pagemill_core.ids import ulid
+from pagemill_core.storage.probe import probe
+from pagemill_core.work.conditional import Writer
+from pagemill_core.work.finalize import read_success
+from pagemill_core.work.index import read_index
+from pagemill_core.work.layout import RunLayout
+from pagemill_core.work.ledger import Adoption, Ledger, Owner, Standing, WorkRequest
+from pagemill_core.work.lifecycle import Limits, too_many_failures
+from pagemill_core.work.records import Holder, PlanPointer, RunEntry, Totals
+from pagemill_core.work.usage import UsageReader
+from pagemill_worker.environment import JobEnvironment, source_fetcher
+from pagemill_worker.finalize.extras import Extras
+from pagemill_worker.finalize.ocr import OcrKind
+from pagemill_worker.items import PlannedItem
+from pagemill_worker.machine import boot_id, process_started
+from pagemill_worker.ocr.job import checked_adapter, engine_settings, image_limits
+from pagemill_worker.plan.known import IndexObject
+from pagemill_worker.plan.spec import SpecContext, from_spec
+from pagemill_worker.plan.step import PlanInput, PlanItems, check_fingerprint, job_fingerprint, plan_step, read_plan
+from pagemill_worker.work.step import Listeners, UsageClock, WorkOptions, pool_settings, work_step
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line decides. `stderr` takes what engine processes print; `environment` is the process's."""
+
+    processes: int
+    environment: Mapping[str, str]
+    stderr: IO[bytes] | None = None
+    interrupted: threading.Event = dataclasses.field(default_factory=threading.Event)
+    show: Callable[[Scene], None] = lambda _: None
+    planning: Callable[[int], None] = lambda _: None
+    listeners: Listeners = Listeners()
+
+
+@dataclass(frozen=True, slots=True)
+class RunResult:
+    """How it ended, and where the results are. `worked` is false when everything was already done."""
+
+    outcome: Outcome
+    run: str
+    output_uri: str
+    worked: bool
+    warnings: tuple[str, ...] = ()
+
+
+def this_process() -> Holder:
+    """This process as an entry's holder, so that another one on this machine can see whether it still lives."""
+    pid = os.getpid()
+    return Holder(host=platform.node(), boot_id=boot_id(), pid=pid, started=process_started(pid))
+
+
+def is_gone(holder: Holder) -> bool:
+    """Whether an entry's holder was a process of this machine that no longer exists."""
+    if not holder.host or holder.host != platform.node():
+        return False
+    return holder.boot_id != boot_id() or process_started(holder.pid) != holder.started
+
+
+def limits_of(job: OcrJob) -> Limits:
+    """The job's limits as the rule book wants them."""
+    spec = job.spec
+    return Limits(
+        waves=spec.effective_retries.effective_waves,
+        max_failed=spec.effective_retries.failure_limit,
+        max_cost=spec.budget.max_cost_amount if spec.budget else None,
+        deadline_s=spec.deadline_seconds,
+    )
+
+
+def open_ledger(writer: Writer, name: str) -> Ledger:
+    """The ledger of the output, in the name of this very invocation."""
+    holder = this_process()
+    owner = Owner(ulid(int(writer.clock.now().timestamp() * 1000)), f"{name} on {holder.host}", holder)
+    return Ledger(writer, owner, is_gone)
+
+
+def run_job(environment: JobEnvironment, options: RunOptions) -> RunResult:
+    """Do what is missing of the job. Raises: PagemillError; what is committed stays."""
+    job = environment.job
+    checked_adapter(engine_settings(job, environment.api_key.get_secret_value()))
+    store = environment.open_output()
+    probe(store)
+    writer = environment.writer(store)
+    ledger = open_ledger(writer, job.metadata.name or "pagemill run")
+    request = WorkRequest(
+        work_key=work_key(job),
+        kind=job.kind,
+        incremental=job.spec.effective_incremental,
+        replace=job.spec.output.effective_on_conflict == "Replace",
+    )
+    adoption = ledger.adopt(request)
+    if adoption.standing is Standing.COMPLETE:
+        return _already_complete(writer, adoption, limits_of(job))
+    return _OpenRun(environment, options, writer, ledger, adoption).drive()
+
+
+def _already_complete(writer: Writer, adoption: Adoption, limits: Limits) -> RunResult:
+    """A finished run, its verdict taken anew from its totals and today's limits."""
+    layout = RunLayout(adoption.held.run)
+    success = read_success(writer, layout)
+    if success is None:
+        raise IntegrityError(f"run {layout.run} is Finished, but {layout.success} is gone")
+    message = too_many_failures(success.totals, success.totals.items.planned, limits)
+    outcome = Outcome(
+        "TooManyFailures" if message else "", message, success.totals, UsageReader(writer, layout).spent()
+    )
+    return RunResult(outcome, layout.run, writer.store.uri, worked=False)
+
+
+@dataclass(frozen=True)
+class _OpenRun:
+    """An adopted run with everything bound to it."""
+
+    environment: JobEnvironment
+    options: RunOptions
+    writer: Writer
+    ledger: Ledger
+    adoption: Adoption
+
+    @property
+    def layout(self) -> RunLayout:
+        return RunLayout(self.adoption.held.run)
+
+    @property
+    def entry(self) -> RunEntry:
+        return self.adoption.held.entry
+
+    def drive(self) -> RunResult:
+        steps = Steps(
+            read_plan=lambda: read_plan(self.writer, self.layout), plan=self._plan, kind=self._kind, work=self._work
+        )
+        with Heartbeat(self.ledger, self.adoption.held, self.environment.clock) as heart:
+            driver = Driver(
+                writer=self.writer,
+                layout=self.layout,
+                heart=heart,
+                steps=steps,
+                limits=limits_of(self.environment.job),
+                usage=UsageClock(self.writer, self.layout, self.environment, pod=self.entry.owner),
+                listeners=self.options.listeners,
+                interrupted=self.options.interrupted,
+                show=self.options.show,
+            )
+            try:
+                outcome = driver.drive()
+            except PagemillError as error:
+                self._let_go(heart, error)
+                raise
+        plan = read_plan(self.writer, self.layout)
+        return RunResult(
+            outcome, self.layout.run, self.writer.store.uri, worked=True, warnings=tuple(plan.warnings) if plan else ()
+        )
+
+    def _let_go(self, heart: Heartbeat, error: PagemillError) -> None:
+        """Release the entry, so that the next command need not wait; a run without a plan is of no use to anyone."""
+        if heart.lost:
+            return
+        if read_plan(self.writer, self.layout) is None:
+            heart.update(state="GivenUp", reason=error.reason, owner="")
+        else:
+            heart.update(owner="", reason=error.reason)
+
+    def _plan(self) -> PlanPointer:
+        job = self.environment.job
+        if job.spec.output.effective_on_conflict != "Replace":
+            check_fingerprint(self.writer, self.ledger, self.entry, job_fingerprint(self.environment)[1])
+        request = from_spec(self.environment.absolute_job(), SpecContext(slots=self.options.processes))
+        known = self._known() if job.spec.effective_incremental or self.adoption.predecessor else None
+        asked = PlanInput(self.entry, request, known, self.options.planning)
+        return plan_step(self.environment, self.writer, self.layout, asked)
+
+    def _known(self) -> tuple[IndexObject, ...]:
+        index = read_index(self.writer)
+        return tuple(IndexObject(part.key, part.size) for part in index.parts) if index else ()
+
+    def _kind(self, pointer: PlanPointer) -> OcrKind:
+        environment = self.environment
+        fetcher = source_fetcher(environment.s3, environment.allowed_hosts)
+        limits = image_limits(environment.job)
+
+        def fetch(item: PlannedItem) -> bytes:
+            return fetcher.fetch(item.uri, expected_version=item.version, max_bytes=limits.max_bytes).data
+
+        def write_extras(plan: PlanPointer, totals: Totals) -> None:
+            Extras(environment, kind, self.options.processes).write(plan, totals)
+
+        kind = OcrKind(
+            job=environment.job,
+            writer=self.writer,
+            layout=self.layout,
+            pointer=pointer,
+            items=PlanItems(self.writer, pointer),
+            fetch=fetch,
+            write_extras=write_extras,
+        )
+        return kind
+
+    def _work(self, kind: OcrKind, shards: Iterator[int], listeners: Listeners) -> bool:
+        environment = self.environment
+        settings = engine_settings(environment.job, environment.api_key.get_secret_value())
+        options = WorkOptions(
+            processes=self.options.processes,
+            worker=f"{platform.node()}/{os.getpid()}",
+            environment=self.options.environment,
+            stderr=self.options.stderr,
+        )
+        pool = pool_settings(environment, checked_adapter(settings), options)
+        return work_step(kind, pool, shards, options, listeners).stopped
+
+
+EXIT_BY_REASON: Mapping[str, int] = {
+    "": 0,
+    "TooManyFailures": 3,
+    "BudgetExceeded": 4,
+    "DeadlineExceeded": 5,
+    "EngineBroken": 69,
+    "ShardsExhausted": 75,
+    "Suspended": 75,
+    "Cancelled": 130,
+    "Interrupted": 130,
+}
+"""The exit status for each reason a run of the command can end with; documented in docs/operations/errors.md."""

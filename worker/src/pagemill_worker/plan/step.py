@@ -1,0 +1,159 @@
+"""The plan step of an OcrJob: tables under an attempt, then one pointer that makes them count.
+
+Layer: the top of `worker.plan`. Several planners may race or die; the first pointer decides, and tables that no
+pointer names are never read.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pagemill_core.api.workkey import work_of
+from pagemill_core.clock import iso
+from pagemill_core.errors import OutputInUseError, SourceError
+from pagemill_core.ids import ulid
+from pagemill_core.storage.open import open_store
+from pagemill_core.work.conditional import Writer, create_once
+from pagemill_core.work.layout import RunLayout
+from pagemill_core.work.ledger import Ledger
+from pagemill_core.work.records import PlanPointer, RunEntry
+from pagemill_worker.environment import JobEnvironment
+from pagemill_worker.items import PlannedItem
+from pagemill_worker.ocr.job import checked_adapter, engine_settings, fingerprint, fingerprint_fields
+from pagemill_worker.plan.expand import FilePageCounter
+from pagemill_worker.plan.known import IndexObject, KnownItems, KnownRules
+from pagemill_worker.plan.planner import PlanResult, PlanTools, plan_source
+from pagemill_worker.plan.reader import ShardReader
+from pagemill_worker.plan.request import PlanRequest
+
+
+@dataclass(frozen=True)
+class PlanInput:
+    """What planning needs besides the job; `known` is the item index when earlier runs are subtracted."""
+
+    entry: RunEntry
+    request: PlanRequest
+    known: tuple[IndexObject, ...] | None = None
+    on_progress: Callable[[int], None] = lambda _: None
+
+
+def job_fingerprint(environment: JobEnvironment) -> tuple[str, dict[str, Any]]:
+    """The fingerprint of the job's results, as digest and as fields.
+
+    Raises: EngineUnavailableError, InvalidSpecError: the engine refuses the job, before any work starts.
+    """
+    settings = engine_settings(environment.job, environment.api_key.get_secret_value())
+    fields = fingerprint_fields(environment.job, checked_adapter(settings), settings)
+    return fingerprint(fields), fields
+
+
+def check_fingerprint(writer: Writer, ledger: Ledger, entry: RunEntry, fields: dict[str, Any]) -> None:
+    """Refuse to mix results: the newest finished run on the output must have the same fingerprint.
+
+    Raises: OutputInUseError, whose message says what differs.
+    """
+    for held in ledger.history():
+        earlier = held.entry
+        if earlier.seq == entry.seq or earlier.state != "Finished":
+            continue
+        pointer = read_plan(writer, RunLayout(held.run))
+        if pointer is not None and pointer.fingerprint_fields != fields:
+            raise OutputInUseError(
+                f"run {earlier.seq} on {writer.store.uri} was made with other settings: "
+                + "; ".join(differences(pointer.fingerprint_fields, fields)),
+                advice="write to another output.uri, or set output.onConflict to Replace",
+            )
+        return
+
+
+def differences(old: Any, new: Any, path: str = "") -> list[str]:
+    """Where two JSON values differ, as `path: old → new`."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        names = sorted(old.keys() | new.keys())
+        inner = (differences(old.get(name), new.get(name), f"{path}.{name}".lstrip(".")) for name in names)
+        return [line for lines in inner for line in lines]
+    return [] if old == new else [f"{path}: {old!r} → {new!r}"]
+
+
+def read_plan(writer: Writer, layout: RunLayout) -> PlanPointer | None:
+    """The run's plan, None while there is none."""
+    blob = writer.get(layout.plan_pointer)
+    return None if blob is None else PlanPointer.from_bytes(blob.data, layout.plan_pointer)
+
+
+def plan_step(environment: JobEnvironment, writer: Writer, layout: RunLayout, asked: PlanInput) -> PlanPointer:
+    """Plan the run, unless another planner was faster. Returns: the plan that counts.
+
+    Raises: SourceError, EngineUnavailableError, InvalidSpecError; nothing written so far then counts.
+    """
+    digest, fields = job_fingerprint(environment)
+    attempt = ulid(int(writer.clock.now().timestamp() * 1000))
+    with tempfile.TemporaryDirectory(prefix="pagemill-plan-") as scratch:
+        tools = PlanTools(
+            open_store=lambda uri: open_store(uri, environment.s3),
+            count_pages=FilePageCounter(lambda uri: open_store(uri, environment.s3)),
+            store=writer.store,
+            prefix=layout.plan_attempt(attempt),
+            scratch=Path(scratch),
+            known=_known(environment, writer, asked, digest, Path(scratch)),
+            on_progress=asked.on_progress,
+        )
+        result = plan_source(asked.request, tools)
+    pointer = PlanPointer(
+        run=layout.run,
+        attempt=attempt,
+        kind=environment.job.kind,
+        work_key=asked.entry.work_key,
+        work=work_of(environment.job),
+        fingerprint=digest,
+        fingerprint_fields=fields,
+        planned_at=iso(writer.clock.now()),
+        **_facts(result),
+    )
+    key = layout.plan_pointer
+    created = create_once(
+        writer, key, pointer.to_bytes(), lambda data: PlanPointer.from_bytes(data, key).attempt == attempt
+    )
+    return PlanPointer.from_bytes(created.data, key)
+
+
+def _known(
+    environment: JobEnvironment, writer: Writer, asked: PlanInput, digest: str, scratch: Path
+) -> KnownItems | None:
+    if asked.known is None:
+        return None
+    rules = KnownRules(digest, environment.job.spec.effective_retries.effective_per_item)
+    return KnownItems.load(writer.store, asked.known, rules, scratch)
+
+
+def _facts(result: PlanResult) -> dict[str, Any]:
+    if result.shards and not result.parts:
+        raise SourceError("the plan has shards without tables")
+    return {
+        "items": result.items,
+        "shards": result.shards,
+        "failed_at_plan": result.failed,
+        "tombstones": result.tombstones,
+        "already_done": result.already_done,
+        "source_uri": result.source_uri,
+        "parts": list(result.parts),
+        "columns": list(result.columns),
+        "warnings": list(result.warnings),
+    }
+
+
+class PlanItems:
+    """Planned items by shard, for several threads."""
+
+    def __init__(self, writer: Writer, pointer: PlanPointer) -> None:
+        self._reader = ShardReader(writer.store, pointer.parts)
+        self._lock = threading.Lock()
+
+    def __call__(self, shard: int) -> list[PlannedItem]:
+        with self._lock:
+            return self._reader.items(shard)
