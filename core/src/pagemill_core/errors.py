@@ -27,7 +27,7 @@ it with the classes and with docs/operations/errors.md.
     │     ├─ UnsafeId                    the id cannot be a file name below the output
     │     ├─ DuplicateId                 another row of the source has this id and another path
     │     ├─ SourceChanged               the item changed between plan and work
-    │     ├─ FetchFailed                 the item's URL did not answer with a picture
+    │     ├─ FetchFailed                 the item could not be read where its URI points
     │     ├─ ForbiddenAddress            the item's URL points to an address that is not allowed
     │     ├─ EngineFailed                the engine raised on this item
     │     ├─ ReplyRejected               a remote model's answer cannot be used
@@ -190,7 +190,7 @@ class SourceChanged(ItemError):
 
 
 class FetchFailed(ItemError):
-    """The item's URL did not answer with a picture."""
+    """The item could not be read where its URI points: no answer, no permission, no plain file."""
 
 
 class ForbiddenAddress(ItemError):
