@@ -67,7 +67,10 @@ class ObjectStore(Protocol):
         """Write a local file as an object, in parts when large; never seen half. Returns: its token."""
 
     def put_if_absent(self, key: str, data: bytes, *, meta: Mapping[str, str] | None = None) -> str | None:
-        """Create an object in one request. Returns: its token, or None when the key exists (perhaps by this very call)."""
+        """Create an object in one request.
+
+        Returns: its token, or None when the key exists (perhaps by this very call).
+        """
 
     def put_if_match(self, key: str, data: bytes, token: str, *, meta: Mapping[str, str] | None = None) -> str | None:
         """Replace the object whose token is `token`. Returns: the new token, or None when it changed or is gone."""

@@ -65,11 +65,27 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """The run that answers a request. `predecessor` is the given-up run of the same work that it may subtract."""
+    """The run that answers a request. `predecessors` are the given-up runs of the same work that it may subtract,
+    newest first: each of them left out what the ones before it had done."""
 
     standing: Standing
     held: Held
-    predecessor: RunEntry | None = None
+    predecessors: tuple[RunEntry, ...] = ()
+
+    @property
+    def predecessor(self) -> RunEntry | None:
+        return self.predecessors[0] if self.predecessors else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Past:
+    """Earlier runs of some work, looking back only to the last run of another kind or fingerprint.
+
+    `finished` is the newest of them if it finished, `given_up` are those since the work was last finished.
+    """
+
+    finished: Held | None
+    given_up: tuple[RunEntry, ...]
 
 
 class Ledger:
@@ -83,6 +99,7 @@ class Ledger:
         self._writer = writer
         self._owner = owner
         self._is_gone = is_gone
+        self._final: dict[int, Held] = {}  # entries that never change again, so that looking back is cheap
         self._seen: dict[int, tuple[str, float]] = {}  # seq -> (token, monotonic second it was first seen)
 
     # -- reading ----------------------------------------------------------------------------------------------------
@@ -100,6 +117,8 @@ class Ledger:
         if blob is None:
             raise IntegrityError(f"the ledger has no run {seq} ({key})")
         held = Held(RunEntry.from_bytes(blob.data, key), blob.token)
+        if held.entry.is_final:
+            self._final[seq] = held
         seen = self._seen.get(seq)
         if seen is None or seen[0] != held.token:
             self._seen[seq] = (held.token, self._writer.clock.monotonic_s())
@@ -138,7 +157,7 @@ class Ledger:
         while True:
             newest = self.newest()
             if newest is None:
-                adoption = self._claim(1, request, None)
+                adoption = self._claim(1, request, ())
             elif not newest.entry.is_final:
                 adoption = self._adopt_open(newest, request)
             else:
@@ -152,36 +171,50 @@ class Ledger:
             if not self.is_mine(entry) and not self.is_unowned(held):
                 raise self._busy(entry)
             taken = self._take(held)
-            return Adoption(Standing.RESUMED, taken, self._predecessor(taken.entry)) if taken else None
+            if taken is None:
+                return None
+            return Adoption(Standing.RESUMED, taken, self._past(request, entry.seq - 1).given_up)
         if self.is_mine(entry) or request.replace or (self.is_unowned(held) and not self._has_marker(held)):
             self.change(held, state="GivenUp", reason="Superseded", owner="")
             return None
         raise self._busy(entry)
 
     def _adopt_final(self, newest: Held, request: WorkRequest) -> Adoption | None:
-        match = self._newest_of(request, newest)
-        is_finished = match is not None and match.entry.state == "Finished"
-        if match is not None and is_finished and (self.is_mine(match.entry) or not request.incremental):
-            return Adoption(Standing.COMPLETE, match)
-        return self._claim(newest.entry.seq + 1, request, match)
+        past = self._past(request, newest.entry.seq)
+        if past.finished is not None and not request.incremental:
+            return Adoption(Standing.COMPLETE, past.finished)
+        mine = self._newest_of_mine(newest.entry.seq)
+        if mine is not None and mine.entry.state == "Finished" and mine.entry.work_key == request.work_key:
+            # A repeated pass. The newest run alone does not show it: another job may have run here since, and two
+            # incremental jobs of the same work would claim runs in turn for ever.
+            return Adoption(Standing.COMPLETE, mine)
+        return self._claim(newest.entry.seq + 1, request, past.given_up)
 
-    def _newest_of(self, request: WorkRequest, newest: Held) -> Held | None:
-        """The newest run of this work key, looking back only to the last run of another kind or fingerprint."""
+    def _past(self, request: WorkRequest, last_seq: int) -> _Past:
+        of_work: list[Held] = []
         fingerprint = ""
-        for seq in range(newest.entry.seq, 0, -1):
-            held = newest if seq == newest.entry.seq else self.read(seq)
+        for held in self._back_from(last_seq):
             entry = held.entry
             if entry.kind != request.kind:
-                return None
+                break
             if entry.state == "Finished":
                 if fingerprint and entry.fingerprint != fingerprint:
-                    return None
+                    break
                 fingerprint = entry.fingerprint
             if entry.work_key == request.work_key:
-                return held
-        return None
+                of_work.append(held)
+                if entry.state == "Finished":
+                    break
+        finished = of_work[0] if of_work and of_work[0].entry.state == "Finished" else None
+        return _Past(finished, tuple(held.entry for held in of_work if held.entry.state == "GivenUp"))
 
-    def _claim(self, seq: int, request: WorkRequest, match: Held | None) -> Adoption | None:
+    def _newest_of_mine(self, last_seq: int) -> Held | None:
+        return next((held for held in self._back_from(last_seq) if self.is_mine(held.entry)), None)
+
+    def _back_from(self, last_seq: int) -> Iterator[Held]:
+        return (self._final.get(seq) or self.read(seq) for seq in range(last_seq, 0, -1))
+
+    def _claim(self, seq: int, request: WorkRequest, given_up: tuple[RunEntry, ...]) -> Adoption | None:
         now = self._writer.clock.now()
         entry = RunEntry(
             seq=seq,
@@ -196,15 +229,7 @@ class Ledger:
         )
         if not created.won:
             return None
-        predecessor = match.entry if match is not None and match.entry.state == "GivenUp" else None
-        return Adoption(Standing.CLAIMED, Held(entry, created.token), predecessor)
-
-    def _predecessor(self, entry: RunEntry) -> RunEntry | None:
-        if entry.seq == 1:
-            return None
-        before = self.read(entry.seq - 1).entry
-        same = before.work_key == entry.work_key and before.state == "GivenUp"
-        return before if same else None
+        return Adoption(Standing.CLAIMED, Held(entry, created.token), given_up)
 
     def _has_marker(self, held: Held) -> bool:
         prefix = layout.RunLayout(held.run).markers_prefix

@@ -155,6 +155,7 @@ class PlanPointer(Record):
     failed_at_plan: int = 0
     tombstones: int = 0
     already_done: int = 0
+    subtracted: list[str] = []
     source_uri: str = ""
     parts: list[PlanPart] = []
     columns: list[str] = []

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pagemill_core.storage.store import ObjectStore
 from pagemill_core.work.commit import crc32
 from pagemill_core.work.records import OutputRef
+from pagemill_worker.fetch.fetched import shown_uri
 from pagemill_worker.items import ItemResult
 from pagemill_worker.views.ocr_json import texts
 from pagemill_worker.views.row import OcrRow, from_payload
@@ -79,7 +80,7 @@ def _row(result: ItemResult, columns: Sequence[str]) -> dict[str, Any]:
         "status": result.status,
         "error_class": result.failure.error_class if result.failure else None,
         "error_message": result.failure.message if result.failure else None,
-        "source_uri": item.uri,
+        "source_uri": shown_uri(item.uri),
         "page": item.page,
         "version": result.version_read or item.version,
         **{META_PREFIX + name: _text(item.columns.get(name)) for name in columns},

@@ -21,6 +21,7 @@ from pagemill_core.work.records import PlanPointer, Totals
 from pagemill_core.work.rollup import segment_markers
 from pagemill_core.work.usage import Spent, UsageReader
 from pagemill_worker.environment import JobEnvironment
+from pagemill_worker.fetch.fetched import shown_uri
 from pagemill_worker.finalize.item_index import Fold, fold_index
 from pagemill_worker.finalize.ocr import OcrKind
 from pagemill_worker.images.load import load_page
@@ -92,7 +93,9 @@ class Extras:
     def _thumbnail(self, result: ItemResult) -> bytes | None:
         item = result.item
         try:
-            page = load_page(self.kind.fetch(item), page=item.page, limits=image_limits(self.kind.job), origin=item.uri)
+            page = load_page(
+                self.kind.fetch(item), page=item.page, limits=image_limits(self.kind.job), origin=shown_uri(item.uri)
+            )
         except ItemError:
             return None  # the source went away since; its text is still shown
         return thumbnail_jpeg(page, THUMBNAIL_SIDE_PX)
@@ -107,7 +110,7 @@ class Extras:
         engine = self.kind.job.spec.effective_engine
         return OcrRow(
             id=result.item.id,
-            source_uri=result.item.uri,
+            source_uri=shown_uri(result.item.uri),
             status=result.status,
             failure=result.failure,
             engine_name=engine.effective_name,

@@ -23,6 +23,7 @@ from pagemill_core.work.conditional import Writer
 from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.publish import View
 from pagemill_core.work.records import Marker, OutputRef, PlanPointer, Totals
+from pagemill_worker.fetch.fetched import shown_uri
 from pagemill_worker.finalize.dataset import schema, write_part
 from pagemill_worker.images.load import load_page
 from pagemill_worker.items import ItemFailure, ItemResult, PlannedItem
@@ -113,7 +114,7 @@ class OcrKind:
         self.write_extras(pointer, totals)
 
     def _picture(self, item: PlannedItem) -> bytes:
-        page = load_page(self.fetch(item), page=item.page, limits=image_limits(self.job), origin=item.uri)
+        page = load_page(self.fetch(item), page=item.page, limits=image_limits(self.job), origin=shown_uri(item.uri))
         buffer = io.BytesIO()
         Image.fromarray(page.pixels).save(buffer, "JPEG", quality=PICTURE_QUALITY)
         return buffer.getvalue()

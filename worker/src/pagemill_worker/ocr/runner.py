@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pagemill_core.errors import ItemError
 from pagemill_core.storage.s3_settings import S3Settings
 from pagemill_worker.environment import reveal, source_fetcher
+from pagemill_worker.fetch.fetched import shown_uri
 from pagemill_worker.images.limits import ImageLimits
 from pagemill_worker.images.load import load_page
 from pagemill_worker.images.page import PageImage
@@ -84,7 +85,7 @@ class OcrRunner:
         started = time.perf_counter()
         fetched = self._fetcher.fetch(item.uri, expected_version=item.version, max_bytes=self._limits.max_bytes)
         between = time.perf_counter()
-        image = load_page(fetched.data, page=item.page, limits=self._limits, origin=item.uri)
+        image = load_page(fetched.data, page=item.page, limits=self._limits, origin=shown_uri(item.uri))
         seconds = {"fetch": between - started, "decode": time.perf_counter() - between}
         return Prepared(item, _Page(image), len(fetched.data), fetched.version, seconds)
 
@@ -104,7 +105,7 @@ class OcrRunner:
         seconds = {"recognise": time.perf_counter() - started}
         row = OcrRow(
             id=prepared.item.id,
-            source_uri=prepared.item.uri,
+            source_uri=shown_uri(prepared.item.uri),
             status="succeeded",
             engine_name=self._settings.name,
             engine_version=self._version,

@@ -21,6 +21,7 @@ from typing import IO, Any, cast
 
 import pagemill_core.errors as error_tree
 from pagemill_core.errors import EngineUnavailableError, ItemKilledWorker, ItemTimeout, PagemillError
+from pagemill_worker.fetch.fetched import shown_uri
 from pagemill_worker.items import ItemFailure, ItemResult, PlannedItem
 from pagemill_worker.machine import rss_bytes
 from pagemill_worker.work import frames
@@ -313,7 +314,7 @@ class Pool:
 
     def _give_up(self, task: _Task) -> None:
         kind = ItemTimeout if task.timed_out else ItemKilledWorker
-        error = kind(f"{task.item.uri}: given up after {task.deaths} tries, at the last one {task.why}")
+        error = kind(f"{shown_uri(task.item.uri)}: given up after {task.deaths} tries, at the last one {task.why}")
         self._answers.append(Answer(ItemResult(task.item, "failed", failure=ItemFailure.of(error))))
 
 
