@@ -1,0 +1,1 @@
+"""Typed fakes that produce a fault on demand. Production never imports them."""
