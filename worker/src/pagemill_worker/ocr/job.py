@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import JsonValue
 
 from pagemill_core.api.v1alpha1 import OcrJob
+from pagemill_core.errors import InvalidSpecError
 from pagemill_core.ids import digest
 from pagemill_worker.images.limits import ImageLimits
 from pagemill_worker.ocr.engine import EngineAdapter, EngineSettings
@@ -19,9 +20,15 @@ IMAGE_RECIPE = 1  # raised only when the loader gives an engine other pixels for
 
 
 def engine_settings(job: OcrJob, api_key: str = "") -> EngineSettings:
-    """The engine as the job asks for it; `model` and `endpoint` of remote engines travel as options."""
+    """The engine as the job asks for it; `model` and `endpoint` of remote engines travel as options.
+
+    Raises: InvalidSpecError when they are given as options: an endpoint must pass the operator's list of allowed ones.
+    """
     engine = job.spec.effective_engine
     options: dict[str, JsonValue] = dict(engine.effective_options)
+    for name, field in (("baseUrl", "endpoint"), ("model", "model")):
+        if engine.is_remote and name in options:
+            raise InvalidSpecError(f"spec.engine.options.{name}: write spec.engine.{field} instead")
     if engine.model is not None:
         options["model"] = engine.model
     if engine.endpoint is not None:

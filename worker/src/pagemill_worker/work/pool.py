@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any, cast
 
@@ -75,6 +75,12 @@ class _Child:
     fatal: Mapping[str, str] | None = None
 
     @property
+    def kind_of_death(self) -> str:
+        if any(task.timed_out for task in self.tasks.values()):
+            return "timeout"
+        return "memory" if "of memory" in self.cause else "crash"
+
+    @property
     def stdin(self) -> IO[bytes]:
         return cast(IO[bytes], self.process.stdin)
 
@@ -95,8 +101,10 @@ class Answer:
 class Pool:
     """Child processes that work on items. Every submitted item is answered exactly once, whatever dies."""
 
-    def __init__(self, settings: PoolSettings) -> None:
+    def __init__(self, settings: PoolSettings, deaths: Callable[[str], None] = lambda _: None) -> None:
+        """`deaths` hears the cause of each death at work: timeout, memory or crash."""
         self._settings = settings
+        self._heard_death = deaths
         self._children: list[_Child] = []
         self._selector = selectors.DefaultSelector()
         self._queue: deque[_Task] = deque()
@@ -300,6 +308,8 @@ class Pool:
 
     def _return_tasks(self, child: _Child, status: int) -> None:
         cause = child.cause or _describe(status)
+        if child.tasks:
+            self._heard_death(child.kind_of_death)
         blamed = {row for row in child.begun if child.tasks[row].timed_out} or set(child.begun)
         for row, task in child.tasks.items():
             if row not in blamed:

@@ -7,6 +7,7 @@ committing, publishing, partial results) runs in a few threads, so that children
 from __future__ import annotations
 
 import concurrent.futures as cf
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.publish import View, publish_shard
 from pagemill_core.work.records import AttemptRecord, Ending, Marker
 from pagemill_worker.items import ItemResult, PlannedItem
+from pagemill_worker.metrics import WorkerMetrics
 from pagemill_worker.work import shard_data
 from pagemill_worker.work.partials import verified_partials
 from pagemill_worker.work.pool import Answer, Pool
@@ -31,6 +33,7 @@ from pagemill_worker.work.pool import Answer, Pool
 STORE_THREADS = 4
 OPEN_AHEAD = 2
 POLL_S = 0.1
+log = logging.getLogger("pagemill.work")
 T = TypeVar("T")
 
 
@@ -58,6 +61,7 @@ class Hooks:
     progress: Callable[[Answer], None] = lambda _: None
     committed: Callable[[Marker], None] = lambda _: None
     should_stop: Callable[[], bool] = lambda: False
+    metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
 
 
 @dataclass(slots=True)
@@ -129,6 +133,7 @@ class Session:
             for answer in self._pool.poll(POLL_S if self._pool_has_work() else POLL_S / 5):
                 self._take(answer, executor)
             self._collect()
+            self._measure()
             self._note_in_flight(executor)
             self._save_partials(executor)
 
@@ -189,6 +194,7 @@ class Session:
         shard = self._open[self._row_shard.pop(answer.result.item.row)]
         shard.results[answer.result.item.row] = answer.result
         shard.fresh += 1
+        self._hooks.metrics.count_item(answer.result, answer.size_bytes, answer.api_cost)
         self._hooks.progress(answer)
         if not shard.waiting and len(shard.results) == shard.planned:
             self._finish(shard, executor)
@@ -201,11 +207,25 @@ class Session:
 
     def _commit(self, shard: _Shard) -> bool:
         results = [shard.results[row] for row in sorted(shard.results)]
+        started = self._writer.clock.monotonic_s()
         marker = self._marker(shard, results)
         committed = commit(self._writer, self._layout, marker)
         if committed.won:
             publish_shard(self._writer, self._layout, shard.number, self._hooks.views(marker, results))
             self._hooks.committed(marker)
+        seconds = self._writer.clock.monotonic_s() - started
+        self._hooks.metrics.count_shard(seconds, won=committed.won)
+        log.info(
+            "Committed shard" if committed.won else "Found shard committed by another attempt",
+            extra={
+                "run": self._layout.run,
+                "shardIndex": shard.number,
+                "attempt": shard.record.attempt,
+                "items": marker.items.planned,
+                "failed": marker.items.failed,
+                "durationSeconds": round(seconds, 3),
+            },
+        )
         return committed.won
 
     def _marker(self, shard: _Shard, results: list[ItemResult]) -> Marker:
@@ -254,6 +274,12 @@ class Session:
             self._saving.discard(saved)
             saved.result()
 
+    def _measure(self) -> None:
+        metrics = self._hooks.metrics
+        metrics.queue.set(len(self._row_shard))
+        metrics.open_shards.set(len(self._open) + len(self._storing))
+        metrics.processes.set(len(self._pool.pids()))
+
     def _outcome(self, future: cf.Future[T], number: int) -> T | None:
         try:
             return future.result()
@@ -261,6 +287,8 @@ class Session:
             raise
         except PagemillError as error:
             self._result.failed[number] = f"{error.reason}: {error.message}"
+            self._hooks.metrics.shards.labels("failed").inc()
+            log.error("Failed shard", extra={"run": self._layout.run, "shardIndex": number, "reason": error.reason})
             return None
 
     def _note_in_flight(self, executor: cf.Executor) -> None:

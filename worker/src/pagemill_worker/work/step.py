@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import IO
 
@@ -19,6 +19,7 @@ from pagemill_core.work.usage import put_usage
 from pagemill_worker.environment import JobEnvironment
 from pagemill_worker.finalize.ocr import OcrKind
 from pagemill_worker.machine import host_memory_bytes, machine
+from pagemill_worker.metrics import WorkerMetrics
 from pagemill_worker.ocr.engine import EngineAdapter, max_in_flight
 from pagemill_worker.ocr.job import engine_settings, image_limits
 from pagemill_worker.ocr.runner import setup_message
@@ -55,6 +56,7 @@ class Listeners:
     progress: Callable[[Answer], None] = lambda _: None
     committed: Callable[[Marker], None] = lambda _: None
     should_stop: Callable[[], bool] = lambda: False
+    metrics: WorkerMetrics = field(default_factory=WorkerMetrics)
 
 
 def default_processes() -> int:
@@ -144,6 +146,7 @@ def work_step(
         progress=listeners.progress,
         committed=listeners.committed,
         should_stop=listeners.should_stop,
+        metrics=listeners.metrics,
     )
-    with Pool(pool) as running:
+    with Pool(pool, listeners.metrics.count_death) as running:
         return Session(kind.writer, kind.layout, running, settings, hooks).run(shards)

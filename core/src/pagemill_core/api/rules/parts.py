@@ -1,0 +1,202 @@
+"""Rules over the parts of a spec that both kinds share: sources, engine, storage, workers, limits.
+
+Layer: `core.api`.
+"""
+
+from __future__ import annotations
+
+import re
+
+from pagemill_core.api.rules.rule import Rule, exactly_one
+
+REMOTE_ENGINES = ("vlm", "qwen", "gemma", "deepseek")
+"""Engines that call an OpenAI-compatible endpoint: `vlm`, and presets of it."""
+BUILT_IN_STAGES = ("fetch", "decode", "recognise", "encode", "infer", "classify", "write")
+# Domains whose labels and annotations give a pod an identity, a network, another place to run, or a false owner.
+_RESERVED_KEY = (
+    "^(([a-z0-9-]+[.])*(pagemill[.]dev|kubernetes[.]io|k8s[.]io|cncf[.]io|amazonaws[.]com|hashicorp[.]com|karpenter[.]sh"
+    "|workload[.]identity)/.*|aadpodidbinding|controller-uid|job-name)$"
+)
+_RESERVED_ENV = "^(AWS_|KUBERNETES_|LD_|PAGEMILL_|PYTHON).*$"
+_RESERVED_MOUNT = "^/(app|bin|boot|dev|etc|lib|lib32|lib64|opt|proc|root|run|sbin|sys|tmp|usr|var)(/.*)?$"
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    return "[" + ", ".join(f"'{word}'" for word in words) + "]"
+
+
+def _no_reserved_key(labels: dict[str, str] | None) -> bool:
+    return not any(re.fullmatch(_RESERVED_KEY, key) for key in labels or {})
+
+
+SOURCE_RULES = (
+    exactly_one(
+        "OcrSource",
+        {"manifest": "manifest", "images": "images", "retryOf": "retry_of"},
+        good=[{"manifest": {"uri": "s3://library/manifest.csv"}}, {"images": {"uri": "scans"}, "manifest": None}],
+        bad=[{}, {"manifest": {"uri": "s3://library/manifest.csv"}, "images": {"uri": "s3://library/pages/"}}],
+    ),
+    exactly_one(
+        "EmbeddingSource",
+        {
+            "books": "books",
+            "images": "images",
+            "manifest": "manifest",
+            "dataset": "dataset",
+            "texts": "texts",
+            "tensors": "tensors",
+            "ocrJob": "ocr_job",
+            "embeddingJob": "embedding_job",
+            "retryOf": "retry_of",
+        },
+        good=[{"dataset": {"uri": "s3://library/laion/"}}, {"ocrJob": {"name": "comics"}}],
+        bad=[{}, {"dataset": {"uri": "s3://library/laion/"}, "texts": {"uri": "texts.parquet"}}],
+    ),
+    exactly_one(
+        "OcrJobSource",
+        {"name": "name", "uri": "uri"},
+        good=[{"name": "comics", "groupBy": "directory"}, {"uri": "s3://library/out/comics"}],
+        bad=[{"groupBy": "none"}, {"name": "comics", "uri": "s3://library/out/comics"}],
+    ),
+    exactly_one(
+        "EmbeddingJobSource",
+        {"name": "name", "uri": "uri"},
+        good=[{"name": "books"}, {"uri": "s3://library/embeddings"}],
+        bad=[{}, {"name": "books", "uri": "s3://library/embeddings"}],
+    ),
+    Rule(
+        scope="ManifestSource",
+        cel="!(has(self.pathPrefix) && has(self.bucket))",
+        holds=lambda source: source.path_prefix is None or source.bucket is None,
+        message="give pathPrefix for relative paths or bucket for bucket/key paths, not both",
+        field=".bucket",
+        good=[{"uri": "m.csv", "bucket": "library"}, {"uri": "m.csv", "pathPrefix": "s3://library/pages"}],
+        bad=[{"uri": "m.csv", "bucket": "library", "pathPrefix": "s3://library/pages"}],
+    ),
+)
+
+ENGINE_RULES = (
+    Rule(
+        scope="Engine",
+        cel="!(has(self.apiKeySecretRef) || has(self.endpoint) || has(self.model))"
+        f" || (has(self.name) && self.name in {_listed(REMOTE_ENGINES)})",
+        holds=lambda engine: engine.is_remote or not (engine.api_key_secret_ref or engine.endpoint or engine.model),
+        message="apiKeySecretRef, endpoint and model need a remote engine: name vlm, qwen, gemma or deepseek, or "
+        "remove them",
+        good=[{"name": "qwen", "apiKeySecretRef": {"name": "pagemill-vlm"}}, {"name": "tesseract"}, {}],
+        bad=[{"name": "tesseract", "model": "best"}, {"apiKeySecretRef": {"name": "pagemill-vlm"}}],
+    ),
+    Rule(
+        scope="Engine",
+        cel="!has(self.name) || self.name != 'vlm' || has(self.model)",
+        holds=lambda engine: engine.name != "vlm" or engine.model is not None,
+        message="vlm needs model, the model's name at the endpoint; qwen, gemma and deepseek bring their own",
+        field=".model",
+        good=[{"name": "vlm", "model": "qwen/qwen-2-vl-72b-instruct"}, {"name": "gemma"}],
+        bad=[{"name": "vlm"}],
+    ),
+)
+
+STORAGE_RULES = (
+    Rule(
+        scope="Storage",
+        cel="!has(self.kmsKeyId) || (has(self.sse) && self.sse == 'kms')",
+        holds=lambda storage: storage.kms_key_id is None or storage.sse == "kms",
+        message="kmsKeyId needs sse: kms; add it or remove kmsKeyId",
+        field=".kmsKeyId",
+        good=[{"sse": "kms", "kmsKeyId": "alias/library"}, {"sse": "AES256"}],
+        bad=[{"kmsKeyId": "alias/library"}, {"sse": "AES256", "kmsKeyId": "alias/library"}],
+    ),
+    Rule(
+        scope="Volume",
+        cel=f"!self.mountPath.matches('{_RESERVED_MOUNT}')",
+        holds=lambda volume: not re.fullmatch(_RESERVED_MOUNT, volume.mount_path),
+        message="this path belongs to the worker image; mount the claim elsewhere, such as /scans or /mnt/scans",
+        field=".mountPath",
+        good=[{"claimName": "scans", "mountPath": "/scans"}, {"claimName": "scans", "mountPath": "/mnt/etc"}],
+        bad=[{"claimName": "scans", "mountPath": "/etc"}, {"claimName": "scans", "mountPath": "/usr/lib/x"}],
+    ),
+)
+
+WORKER_RULES = (
+    Rule(
+        scope="CountOrAuto",
+        cel="type(self) == int ? self > 0 : self == 'auto'",
+        holds=lambda value: value == "auto" if isinstance(value, str) else value > 0,
+        message="write a whole number above 0, or auto",
+        good=[1, 16, "auto"],
+        bad=[0, -1, "many", "4"],
+    ),
+    Rule(
+        scope="EnvVar",
+        cel=f"!self.name.matches('{_RESERVED_ENV}')",
+        holds=lambda variable: not re.fullmatch(_RESERVED_ENV, variable.name),
+        message="names starting with AWS_, KUBERNETES_, LD_, PAGEMILL_ or PYTHON steer the worker; use another name",
+        field=".name",
+        good=[{"name": "OMP_WAIT_POLICY", "value": "PASSIVE"}],
+        bad=[{"name": "LD_PRELOAD", "value": "/scans/x.so"}, {"name": "AWS_ENDPOINT_URL", "value": "http://x"}],
+    ),
+    Rule(
+        scope="PodTemplate",
+        cel=f"!has(self.labels) || self.labels.all(key, !key.matches('{_RESERVED_KEY}'))",
+        holds=lambda template: _no_reserved_key(template.labels),
+        message="labels of Pagemill, Kubernetes and cloud identities cannot be set; use keys of your own domain",
+        field=".labels",
+        good=[{"labels": {"team": "library", "example.org/cost": "42"}}, {}],
+        bad=[{"labels": {"pagemill.dev/job": "x"}}, {"labels": {"azure.workload.identity/use": "true"}}],
+    ),
+    Rule(
+        scope="PodTemplate",
+        cel=f"!has(self.annotations) || self.annotations.all(key, !key.matches('{_RESERVED_KEY}'))",
+        holds=lambda template: _no_reserved_key(template.annotations),
+        message="annotations of Pagemill, Kubernetes and cloud identities cannot be set; use keys of your own domain",
+        field=".annotations",
+        good=[{"annotations": {"sidecar.istio.io/inject": "false"}}],
+        bad=[
+            {"annotations": {"iam.amazonaws.com/role": "admin"}},
+            {"annotations": {"k8s.v1.cni.cncf.io/networks": "x"}},
+        ],
+    ),
+    Rule(
+        scope="Stage",
+        cel=f"has(self.use) != (self.name in {_listed(BUILT_IN_STAGES)})",
+        holds=lambda stage: (stage.use is not None) != (stage.name in BUILT_IN_STAGES),
+        message="a stage of your own needs use and a new name; the built-in ones ("
+        + ", ".join(BUILT_IN_STAGES)
+        + ") are only sized, without use",
+        field=".name",
+        good=[{"name": "recognise", "processes": 2}, {"name": "redact", "use": "my_package.stages:Redact"}],
+        bad=[{"name": "redact", "cpus": "1"}, {"name": "recognise", "use": "my_package.stages:Redact"}],
+    ),
+    Rule(
+        scope="Stage",
+        cel="has(self.use) || !(has(self.after) || has(self.options))",
+        holds=lambda stage: stage.use is not None or not (stage.after or stage.options is not None),
+        message="after and options are for stages of your own; add use or remove them",
+        field=".use",
+        good=[{"name": "redact", "use": "my_package.stages:Redact", "after": "recognise", "options": {"mode": "box"}}],
+        bad=[{"name": "write", "after": "recognise"}, {"name": "write", "options": {"mode": "box"}}],
+    ),
+)
+
+LIMIT_RULES = (
+    Rule(
+        scope="Sharding",
+        cel="!(has(self.itemsPerShard) && has(self.targetSecondsPerShard))",
+        holds=lambda sharding: sharding.items_per_shard is None or sharding.target_seconds_per_shard is None,
+        message="give itemsPerShard or targetSecondsPerShard, not both",
+        good=[{"itemsPerShard": 500}, {"targetSecondsPerShard": 120}, {}],
+        bad=[{"itemsPerShard": 500, "targetSecondsPerShard": 120}],
+    ),
+    Rule(
+        scope="Budget",
+        cel="!self.maxCost.matches('^0([.]0*)?$')",
+        holds=lambda budget: budget.max_cost_amount > 0,
+        message="nothing can be done for nothing; give more than 0, or set suspend: true to stop the job",
+        field=".maxCost",
+        good=[{"maxCost": "25.00", "currency": "USD"}, {"maxCost": "0.01"}],
+        bad=[{"maxCost": "0"}, {"maxCost": "0.00"}],
+    ),
+)
+
+PART_RULES = (*SOURCE_RULES, *ENGINE_RULES, *STORAGE_RULES, *WORKER_RULES, *LIMIT_RULES)
