@@ -20,7 +20,7 @@ from pagemill_core.work.records import OutputRef
 from pagemill_worker.fetch.fetched import shown_uri
 from pagemill_worker.items import ItemResult
 from pagemill_worker.views.ocr_json import texts
-from pagemill_worker.views.row import OcrRow, from_payload
+from pagemill_worker.views.row import OcrRow, from_payload, real_confidence
 
 META_PREFIX = "meta_"
 
@@ -91,9 +91,10 @@ def _row(result: ItemResult, columns: Sequence[str]) -> dict[str, Any]:
 
 
 def _page(page: OcrRow) -> dict[str, Any]:
-    confidences = [region.confidence for region in page.regions if region.confidence is not None]
+    given = (real_confidence(page, region) for region in page.regions)
+    confidences = [confidence for confidence in given if confidence is not None]
     regions = [
-        {"text": region.text, "confidence": region.confidence, "bbox": region.bbox, "polygon": region.polygon}
+        {"text": region.text, "confidence": real_confidence(page, region), "bbox": region.bbox, "polygon": region.polygon}
         for region in page.regions
     ]
     return {

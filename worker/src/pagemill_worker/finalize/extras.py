@@ -51,6 +51,7 @@ class Extras:
     environment: JobEnvironment
     kind: OcrKind
     workers: int
+    engine_version: str = ""
     backend: str = "local"
 
     def write(self, pointer: PlanPointer, totals: Totals) -> None:
@@ -114,7 +115,7 @@ class Extras:
             status=result.status,
             failure=result.failure,
             engine_name=engine.effective_name,
-            engine_version="",
+            engine_version=self.engine_version,
             finished_at=from_iso(self.kind.pointer.planned_at),
             page=result.item.page,
         )
@@ -131,7 +132,7 @@ class Extras:
             prefix=job.spec.output.effective_prefix,
             formats=job.spec.output.effective_formats,
             engine_name=engine.effective_name,
-            engine_version="",
+            engine_version=self.engine_version,
             languages=engine.effective_languages,
             backend=self.backend,
             workers=self.workers,

@@ -117,6 +117,7 @@ class OcrRunner:
             languages=self._settings.languages,
             confidence_is_default=page.confidence_is_default,
             usage=page.usage,
+            metadata=page.metadata,
             page=prepared.item.page,
             frames=image.frames,
             seconds={name: round(value, 4) for name, value in {**prepared.seconds, **seconds}.items()},
