@@ -125,7 +125,24 @@ class ConcurrentAdapter(Protocol):
     def max_in_flight(self, settings: EngineSettings) -> int:
         """Pages one process reads at once; the engine is then used by that many threads."""
 
+    def page_limit_s(self, settings: EngineSettings) -> float:
+        """Seconds after which a page can only hang: longer than any waiting that the remote side asked for."""
+
+
+@runtime_checkable
+class MeteredEngine(Protocol):
+    """An engine that pays a remote side."""
+
+    @property
+    def spent(self) -> Usage:
+        """Everything paid since loading, pages that failed included."""
+
 
 def max_in_flight(engine: EngineAdapter, settings: EngineSettings) -> int:
     """Pages one process reads at once: 1 unless the engine is concurrent."""
     return engine.max_in_flight(settings) if isinstance(engine, ConcurrentAdapter) else 1
+
+
+def page_limit_s(engine: EngineAdapter, settings: EngineSettings) -> float:
+    """Seconds after which a page's process is killed: the job's limit, unless the engine waits for a remote side."""
+    return engine.page_limit_s(settings) if isinstance(engine, ConcurrentAdapter) else settings.item_timeout_s

@@ -6,6 +6,7 @@ Layer: `worker.ocr`, below `worker.work`, which starts it by name. Loads exactly
 from __future__ import annotations
 
 import datetime as dt
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -21,7 +22,7 @@ from pagemill_worker.images.limits import ImageLimits
 from pagemill_worker.images.load import load_page
 from pagemill_worker.images.page import PageImage
 from pagemill_worker.items import ItemFailure, PlannedItem
-from pagemill_worker.ocr.engine import Engine, EngineSettings
+from pagemill_worker.ocr.engine import Engine, EngineSettings, MeteredEngine
 from pagemill_worker.ocr.registry import adapter
 from pagemill_worker.views.row import OcrRow, to_payload
 from pagemill_worker.work.runner import Prepared, Processed
@@ -80,6 +81,8 @@ class OcrRunner:
         self._fetcher = source_fetcher(S3Settings.model_validate(setup.s3), setup.allowed_hosts)
         self._limits = ImageLimits(**setup.limits)
         self._engine: Engine = loader.load(settings)
+        self._spending = threading.Lock()
+        self._spent = 0.0
 
     def prepare(self, item: PlannedItem) -> Prepared:
         started = time.perf_counter()
@@ -101,7 +104,7 @@ class OcrRunner:
         try:
             page = self._engine.recognise(image)
         except ItemError as error:
-            return Processed("failed", failure=ItemFailure.of(error))
+            return Processed("failed", failure=ItemFailure.of(error), api_cost=self._newly_spent())
         seconds = {"recognise": time.perf_counter() - started}
         row = OcrRow(
             id=prepared.item.id,
@@ -122,5 +125,13 @@ class OcrRunner:
             frames=image.frames,
             seconds={name: round(value, 4) for name, value in {**prepared.seconds, **seconds}.items()},
         )
-        cost = page.usage.cost_usd if page.usage is not None else None
-        return Processed("succeeded", payload=to_payload(row), seconds=seconds, api_cost=cost or 0.0)
+        return Processed("succeeded", payload=to_payload(row), seconds=seconds, api_cost=self._newly_spent())
+
+    def _newly_spent(self) -> float:
+        """What a paying engine has spent since the last answer: failed pages are paid for too."""
+        if not isinstance(self._engine, MeteredEngine):
+            return 0.0
+        with self._spending:
+            total = self._engine.spent.cost_usd or 0.0
+            new, self._spent = total - self._spent, total
+            return new

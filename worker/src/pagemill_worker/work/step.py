@@ -20,7 +20,7 @@ from pagemill_worker.environment import JobEnvironment
 from pagemill_worker.finalize.ocr import OcrKind
 from pagemill_worker.machine import host_memory_bytes, machine
 from pagemill_worker.metrics import WorkerMetrics
-from pagemill_worker.ocr.engine import EngineAdapter, max_in_flight
+from pagemill_worker.ocr.engine import EngineAdapter, max_in_flight, page_limit_s
 from pagemill_worker.ocr.job import engine_settings, image_limits
 from pagemill_worker.ocr.runner import setup_message
 from pagemill_worker.ocr.settings import OcrSettings
@@ -121,7 +121,7 @@ def pool_settings(environment: JobEnvironment, engine: EngineAdapter, options: W
         processes=options.processes,
         environment={**options.environment, **engine_environment(OcrSettings())},
         depth=2 * threads,
-        item_timeout_s=settings.item_timeout_s,
+        item_timeout_s=page_limit_s(engine, settings),
         memory_bytes=memory,
         max_deaths=environment.job.spec.effective_retries.effective_per_item,
         recycle_after_items=RECYCLE_AFTER_ITEMS,
