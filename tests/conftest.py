@@ -12,6 +12,8 @@ from typing import Any, Literal
 import pytest
 from hypothesis import HealthCheck, settings
 
+pytest_plugins = ["pagemill_core.testing.pytest_plugin"]
+
 # Shared machines stall: a slow example is no failure, and neither is a run without the local example database.
 settings.register_profile("pagemill", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
 settings.load_profile("pagemill")

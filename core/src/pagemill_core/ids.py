@@ -62,6 +62,8 @@ def _problem(item_id: str, prefix: str, suffix: str) -> str:
     segments = item_id.split("/")
     if any(segment in ("", ".", "..") for segment in segments):
         return "has a path segment that is empty, '.' or '..'"
+    if any(segment == ".." for segment in item_id.replace("\\", "/").split("/")):
+        return "has a path segment '..' for stores that take a backslash for a slash"
     segments[-1] += suffix
     if any(len(segment.encode()) > MAX_SEGMENT_BYTES for segment in segments):
         return f"has a path segment of more than {MAX_SEGMENT_BYTES} bytes"
