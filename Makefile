@@ -4,6 +4,7 @@
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint verify generate format bench chaos requirements clean
 MAKEFLAGS += --no-print-directory
+export ORT_DISABLE_TELEMETRY = 1
 
 # Two test processes: engines are heavy, and more of them would wait for memory, not for cores.
 TEST_PROCESSES ?= 2

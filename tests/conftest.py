@@ -18,6 +18,9 @@ pytest_plugins = ["pagemill_core.testing.pytest_plugin"]
 settings.register_profile("pagemill", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)
 settings.load_profile("pagemill")
 
+# ONNX Runtime reports its use over the network unless told not to before it loads; no guard in Python would see that.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 _FOREIGN_SETTINGS = ("PAGEMILL_", "AWS_", "OPENROUTER_", "OPENAI_", "KUBE")
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy")
 _GPU_DEVICE = Path("/dev/nvidiactl")

@@ -20,7 +20,7 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 def ulid(unix_ms: int, random_bytes: Callable[[int], bytes] = os.urandom) -> str:
-    """A 26-character id that sorts by `unix_ms` and never repeats. Source: the ULID specification, Crockford base 32."""
+    """A 26-character id that sorts by `unix_ms` and never repeats. Source: the ULID specification."""
     number = (unix_ms << 80) | int.from_bytes(random_bytes(10), "big")
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
 
@@ -53,23 +53,27 @@ def check_item_id(item_id: str, *, prefix: str = "", suffix: str = "") -> None:
 
 
 def _problem(item_id: str, prefix: str, suffix: str) -> str:
-    if not item_id:
-        return "is empty"
-    if any(unicodedata.category(char) in ("Cc", "Cs") for char in item_id):
-        return "holds a control character or half of a surrogate pair"
-    if item_id.startswith("/"):
-        return "starts with '/'"
+    """The first rule that the id breaks, "" when it breaks none."""
     segments = item_id.split("/")
-    if any(segment in ("", ".", "..") for segment in segments):
-        return "has a path segment that is empty, '.' or '..'"
-    if any(segment == ".." for segment in item_id.replace("\\", "/").split("/")):
-        return "has a path segment '..' for stores that take a backslash for a slash"
-    segments[-1] += suffix
-    if any(len(segment.encode()) > MAX_SEGMENT_BYTES for segment in segments):
-        return f"has a path segment of more than {MAX_SEGMENT_BYTES} bytes"
     key = f"{prefix}/{item_id}{suffix}" if prefix else item_id + suffix
-    if len(key.encode()) > MAX_KEY_BYTES:
-        return f"makes a key of more than {MAX_KEY_BYTES} bytes"
-    if segments[0] == ".pagemill" and not prefix:
-        return "would lie in Pagemill's own folder"
-    return ""
+    longest = max(len(segment.encode("utf-8", "surrogatepass")) for segment in (*segments[:-1], segments[-1] + suffix))
+    rules = (
+        (not item_id, "is empty"),
+        (
+            any(unicodedata.category(char) in ("Cc", "Cs") for char in item_id),
+            "holds a control character or half of a surrogate pair",
+        ),
+        (item_id.startswith("/"), "starts with '/'"),
+        (any(segment in ("", ".", "..") for segment in segments), "has a path segment that is empty, '.' or '..'"),
+        (
+            ".." in item_id.replace("\\", "/").split("/"),
+            "has a path segment '..' for stores that take a backslash for a slash",
+        ),
+        (longest > MAX_SEGMENT_BYTES, f"has a path segment of more than {MAX_SEGMENT_BYTES} bytes"),
+        (
+            len(key.encode("utf-8", "surrogatepass")) > MAX_KEY_BYTES,
+            f"makes a key of more than {MAX_KEY_BYTES} bytes",
+        ),
+        (segments[0] == ".pagemill" and not prefix, "would lie in Pagemill's own folder"),
+    )
+    return next((text for broken, text in rules if broken), "")

@@ -45,7 +45,7 @@ def engine_settings(job: OcrJob, api_key: str = "") -> EngineSettings:
 
 def image_limits(job: OcrJob) -> ImageLimits:
     """How large a page may be, and how finely PDF pages are drawn."""
-    source = job.spec.source.images or job.spec.source.manifest
+    source = job.spec.source.images or job.spec.source.manifest or job.spec.source.retry_of
     return ImageLimits() if source is None else ImageLimits(pdf_dpi=source.effective_pdf_dpi)
 
 
