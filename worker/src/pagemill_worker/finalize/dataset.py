@@ -94,7 +94,12 @@ def _page(page: OcrRow) -> dict[str, Any]:
     given = (real_confidence(page, region) for region in page.regions)
     confidences = [confidence for confidence in given if confidence is not None]
     regions = [
-        {"text": region.text, "confidence": real_confidence(page, region), "bbox": region.bbox, "polygon": region.polygon}
+        {
+            "text": region.text,
+            "confidence": real_confidence(page, region),
+            "bbox": region.bbox,
+            "polygon": region.polygon,
+        }
         for region in page.regions
     ]
     return {

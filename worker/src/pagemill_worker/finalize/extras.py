@@ -8,7 +8,7 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -16,6 +16,8 @@ from pagemill_core.clock import from_iso
 from pagemill_core.errors import ItemError
 from pagemill_core.ids import ulid
 from pagemill_core.work import layout as keys
+from pagemill_core.work.layout import RunLayout
+from pagemill_core.work.plan import read_plan
 from pagemill_core.work.publish import View, publish_view
 from pagemill_core.work.records import PlanPointer, Totals
 from pagemill_core.work.rollup import segment_markers
@@ -59,8 +61,27 @@ class Extras:
         info = self._info(pointer, totals)
         self._write_summary(info)
         self._write_report(info)
+        for run in reversed(pointer.subtracted):
+            self._include(run)
+        self._fold_index()
+
+    def _include(self, run: str) -> None:
+        """Give a given-up run whose items this one left out its place in the dataset and in the index: nobody else
+        ever will."""
+        layout = RunLayout(run)
+        earlier = read_plan(self.kind.writer, layout)
+        if earlier is None or earlier.fingerprint != self.kind.pointer.fingerprint:
+            return
+        kind = replace(self.kind, layout=layout, pointer=earlier)
+        for segment in range(-(-earlier.shards // keys.SEGMENT_SHARDS)):
+            markers = list(segment_markers(kind.writer, layout, segment))
+            if markers:
+                kind.write_dataset(segment, markers)
+        replace(self, kind=kind)._fold_index()
+
+    def _fold_index(self) -> None:
         now = self.kind.writer.clock.now()
-        fold = Fold(self.kind.writer, self.kind.layout, pointer, self.results)
+        fold = Fold(self.kind.writer, self.kind.layout, self.kind.pointer, self.results)
         fold_index(fold, ulid(int(now.timestamp() * 1000)))
 
     def results(self) -> Iterator[ItemResult]:

@@ -18,15 +18,17 @@ from pagemill_core.clock import iso
 from pagemill_core.errors import OutputInUseError, SourceError
 from pagemill_core.ids import ulid
 from pagemill_core.storage.open import open_store
-from pagemill_core.work.conditional import Writer, create_once
+from pagemill_core.work.conditional import Writer
 from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.ledger import Ledger
+from pagemill_core.work.plan import create_plan, read_plan
 from pagemill_core.work.records import PlanPointer, RunEntry
 from pagemill_worker.environment import JobEnvironment
 from pagemill_worker.items import PlannedItem
 from pagemill_worker.ocr.job import checked_adapter, engine_settings, fingerprint, fingerprint_fields
 from pagemill_worker.plan.expand import FilePageCounter
-from pagemill_worker.plan.known import IndexObject, KnownItems, KnownRules
+from pagemill_worker.plan.given_up import GivenUpItems, KnownByAny
+from pagemill_worker.plan.known import IndexObject, Known, KnownItems, KnownRules
 from pagemill_worker.plan.planner import PlanResult, PlanTools, plan_source
 from pagemill_worker.plan.reader import ShardReader
 from pagemill_worker.plan.request import PlanRequest
@@ -34,11 +36,15 @@ from pagemill_worker.plan.request import PlanRequest
 
 @dataclass(frozen=True)
 class PlanInput:
-    """What planning needs besides the job; `known` is the item index when earlier runs are subtracted."""
+    """What planning needs besides the job.
+
+    `known` is the item index when earlier runs are subtracted, `given_up` the given-up runs of this very work.
+    """
 
     entry: RunEntry
     request: PlanRequest
     known: tuple[IndexObject, ...] | None = None
+    given_up: tuple[str, ...] = ()
     on_progress: Callable[[int], None] = lambda _: None
 
 
@@ -80,12 +86,6 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path}: {old!r} → {new!r}"]
 
 
-def read_plan(writer: Writer, layout: RunLayout) -> PlanPointer | None:
-    """The run's plan, None while there is none."""
-    blob = writer.get(layout.plan_pointer)
-    return None if blob is None else PlanPointer.from_bytes(blob.data, layout.plan_pointer)
-
-
 def plan_step(environment: JobEnvironment, writer: Writer, layout: RunLayout, asked: PlanInput) -> PlanPointer:
     """Plan the run, unless another planner was faster. Returns: the plan that counts.
 
@@ -113,22 +113,22 @@ def plan_step(environment: JobEnvironment, writer: Writer, layout: RunLayout, as
         fingerprint=digest,
         fingerprint_fields=fields,
         planned_at=iso(writer.clock.now()),
+        subtracted=list(asked.given_up),
         **_facts(result),
     )
-    key = layout.plan_pointer
-    created = create_once(
-        writer, key, pointer.to_bytes(), lambda data: PlanPointer.from_bytes(data, key).attempt == attempt
-    )
-    return PlanPointer.from_bytes(created.data, key)
+    return create_plan(writer, layout, pointer)
 
 
-def _known(
-    environment: JobEnvironment, writer: Writer, asked: PlanInput, digest: str, scratch: Path
-) -> KnownItems | None:
-    if asked.known is None:
-        return None
-    rules = KnownRules(digest, environment.job.spec.effective_retries.effective_per_item)
-    return KnownItems.load(writer.store, asked.known, rules, scratch)
+def _known(environment: JobEnvironment, writer: Writer, asked: PlanInput, digest: str, scratch: Path) -> Known | None:
+    parts: list[Known] = []
+    if asked.known is not None:
+        rules = KnownRules(digest, environment.job.spec.effective_retries.effective_per_item)
+        parts.append(KnownItems.load(writer.store, asked.known, rules, scratch))
+    if asked.given_up:
+        folder = scratch / "given-up"
+        folder.mkdir()
+        parts.append(GivenUpItems.load(writer, asked.given_up, digest, folder))
+    return KnownByAny(tuple(parts)) if parts else None
 
 
 def _facts(result: PlanResult) -> dict[str, Any]:

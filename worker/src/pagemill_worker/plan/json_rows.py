@@ -1,0 +1,116 @@
+"""JSON Lines: one object a line, every name once, values carried as they are.
+
+Layer: `worker.plan`; pure.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any, NoReturn
+
+from pagemill_core.errors import SourceError
+from pagemill_worker.plan.csv_rows import MAX_SHOWN_NAMES
+from pagemill_worker.plan.request import ManifestRequest
+from pagemill_worker.plan.rows import BATCH_ROWS, ManifestBatch, encode_columns
+
+
+def read_json_lines(
+    line_lists: Iterator[list[str]], request: ManifestRequest, columns: dict[str, str]
+) -> Iterator[ManifestBatch]:
+    """All rows; puts the names of further columns into `columns` as they turn up, with type "json".
+
+    A missing value (null) of id or path is an empty text; a whole number becomes its digits.
+    Raises: SourceError with the first bad line's number.
+    """
+    batch = ManifestBatch([], [], [], [])
+    lines, ids, paths, extras = [], [], [], []
+    number = 0
+    for text_lines in line_lists:
+        for text in text_lines:
+            number += 1
+            if text.isspace():
+                continue
+            row = _parse(text, number, request.uri)
+            ids.append(_take(row, request.id_column, number, request.uri))
+            paths.append(_take_path(row, request, number, ids[-1]))
+            extras.append(_encode(row, number, request.uri))
+            lines.append(number)
+            columns.update(dict.fromkeys(row, "json"))
+            if len(lines) >= BATCH_ROWS:
+                batch = ManifestBatch(lines, ids, paths, extras)
+                lines, ids, paths, extras = [], [], [], []
+                yield batch
+    if lines:
+        yield ManifestBatch(lines, ids, paths, extras)
+
+
+class _BadLine(ValueError):
+    """Something JSON allows and a manifest does not."""
+
+
+def _pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _BadLine("a name stands in one object twice")
+    return found
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise _BadLine(f"{name} is not JSON")
+
+
+_DECODE = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_refuse_constant).decode
+_ENCODE_FINITE = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+
+
+def _parse(text: str, line: int, uri: str) -> dict[str, Any]:
+    try:
+        value = _DECODE(text)
+    except (ValueError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ValueError) else "nested too deep"
+        raise SourceError(f"{uri}: line {line} is not a JSON object: {reason}") from error
+    if not isinstance(value, dict):
+        raise SourceError(
+            f"{uri}: line {line} is not a JSON object", advice="write one object a line, without brackets around them"
+        )
+    return value
+
+
+def _take(row: dict[str, Any], name: str, line: int, uri: str) -> str:
+    """Remove `name` from `row` and give its value as text."""
+    if name not in row:
+        shown = ", ".join(repr(key) for key in list(row)[:MAX_SHOWN_NAMES]) or "none"
+        raise SourceError(
+            f"{uri}: line {line}: there is no column {name!r}; the columns are {shown}",
+            advice="set spec.source.manifest.idColumn and pathColumn to the manifest's own names",
+        )
+    return as_text(row.pop(name), name, line, uri)
+
+
+def _take_path(row: dict[str, Any], request: ManifestRequest, line: int, item_id: str) -> str:
+    if request.path_column == request.id_column:
+        return item_id
+    return _take(row, request.path_column, line, request.uri)
+
+
+def as_text(value: object, name: str, line: int, uri: str) -> str:
+    """An id or a path as text. Raises: SourceError when it is neither text, a whole number nor missing."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return str(value)
+    raise SourceError(f"{uri}: line {line}: {name!r} is a {type(value).__name__}, not text")
+
+
+def _encode(row: dict[str, Any], line: int, uri: str) -> str | None:
+    """What is left of `row` as a JSON object; values that are lists or objects become their JSON text."""
+    if not row:
+        return None
+    flat = {name: encode_columns(value) if isinstance(value, dict | list) else value for name, value in row.items()}
+    try:
+        return _ENCODE_FINITE(flat)
+    except ValueError as error:
+        raise SourceError(f"{uri}: line {line}: a number is out of range") from error

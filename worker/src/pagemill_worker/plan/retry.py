@@ -1,0 +1,67 @@
+"""What `source.retryOf` stands for: the failed items of an earlier run, read from what it committed.
+
+Layer: `worker.plan`. Reads plans, markers and committed rows; writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+from pagemill_core.errors import InvalidSpecError
+from pagemill_core.work import layout as keys
+from pagemill_core.work.commit import read_output
+from pagemill_core.work.conditional import Writer
+from pagemill_core.work.layout import RunLayout
+from pagemill_core.work.plan import read_plan
+from pagemill_core.work.records import PlanPointer
+from pagemill_core.work.rollup import segment_markers
+from pagemill_worker.items import ItemResult, PlannedItem
+from pagemill_worker.plan.request import ItemsRequest
+from pagemill_worker.work import shard_data
+
+# Faults of the source's rows, not of the pages: a retried DuplicateId would even replace the result of the row it
+# repeats, because that row is not there to be compared with.
+INCURABLE = frozenset({"DuplicateId", "UnsafeId"})
+
+
+def retry_request(writer: Writer, run: str, done_in: Iterable[str] = ()) -> ItemsRequest:
+    """The failed items of `run`, those that succeeded in one of `done_in` (given-up retries of it) left out.
+
+    Their versions are forgotten: a page that was mended since is what a retry is for.
+    Raises: InvalidSpecError when the output has no such run, or not its plan any more.
+    """
+    pointer = read_plan(writer, RunLayout(run))
+    if pointer is None:
+        raise InvalidSpecError(
+            f"spec.source.retryOf.run: {writer.store.uri} has no planned run {run}",
+            advice="`pagemill runs` lists the runs of an output",
+        )
+    done = {result.item.id for earlier in done_in for result in committed_rows(writer, earlier, only_failed=False)}
+    return ItemsRequest(
+        items=_items(writer, pointer, done),
+        uri=f"run {run}",
+        columns=dict.fromkeys(pointer.columns, "string"),
+    )
+
+
+def committed_rows(writer: Writer, run: str, *, only_failed: bool) -> Iterator[ItemResult]:
+    """The failed rows that a run committed, or the succeeded ones, in plan order, a shard in memory at once."""
+    pointer = read_plan(writer, RunLayout(run))
+    if pointer is None:
+        return
+    for segment in range(-(-pointer.shards // keys.SEGMENT_SHARDS)):
+        for marker in segment_markers(writer, RunLayout(run), segment):
+            if not (marker.items.failed if only_failed else marker.items.succeeded):
+                continue
+            for output in marker.outputs:
+                rows = shard_data.decode(read_output(writer, output), pointer.fingerprint, output.key)
+                want = "failed" if only_failed else "succeeded"
+                yield from (row for row in rows if row.status == want)
+
+
+def _items(writer: Writer, pointer: PlanPointer, done: set[str]) -> Iterator[PlannedItem]:
+    for result in committed_rows(writer, pointer.run, only_failed=True):
+        incurable = result.failure is not None and result.failure.error_class in INCURABLE
+        if not incurable and result.item.id not in done:
+            yield replace(result.item, version=None, size_bytes=None, failure=None)

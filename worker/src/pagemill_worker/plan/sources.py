@@ -1,0 +1,90 @@
+"""The three kinds of source as one stream of rows.
+
+Layer: `worker.plan`, above `manifest` and `listing`. Opens what a request names and gives batches of candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+
+from pagemill_worker.items import ItemFailure, PlannedItem
+from pagemill_worker.plan.listing import list_images
+from pagemill_worker.plan.manifest import Manifest
+from pagemill_worker.plan.paths import SETTLED, PathRules, check_uri
+from pagemill_worker.plan.request import ImagesRequest, ItemsRequest, SourceRequest
+from pagemill_worker.plan.rows import BATCH_ROWS, Candidates, ManifestBatch, encode_columns
+from pagemill_worker.plan.source_bytes import StoreOpener, open_source
+
+
+@dataclass(slots=True)
+class OpenedSource:
+    """A source being read once. `noun` is what its rows are called in messages, `columns` fills while reading."""
+
+    uri: str
+    noun: str
+    version: str
+    batches: Callable[[], Iterator[Candidates]]
+    columns: dict[str, str] = field(default_factory=dict)
+
+
+@contextmanager
+def open_items(request: SourceRequest, open_store: StoreOpener, scratch: Path) -> Iterator[OpenedSource]:
+    """The rows of the source. Raises: SourceError, also at the end, when the source changed meanwhile."""
+    if isinstance(request, ImagesRequest):
+        yield OpenedSource(request.uri, "file", "", lambda: list_images(request, open_store, scratch))
+    elif isinstance(request, ItemsRequest):
+        yield OpenedSource(request.uri, "item", "", lambda: _known_items(request.items), dict(request.columns))
+    else:
+        with open_source(request.uri, open_store) as source:
+            manifest = Manifest(request, source)
+            yield OpenedSource(
+                request.uri,
+                "line",
+                source.version,
+                lambda: _manifest_rows(manifest),
+                manifest.columns,
+            )
+
+
+def _manifest_rows(manifest: Manifest) -> Iterator[Candidates]:
+    rules = PathRules.of(manifest.request)
+    for batch in manifest.batches():
+        yield _candidates(batch, rules)
+
+
+def _candidates(batch: ManifestBatch, rules: PathRules) -> Candidates:
+    count = len(batch.ids)
+    uris: list[str] = []
+    failures: dict[int, ItemFailure] = {}
+    for at, path in enumerate(batch.paths):
+        if path.startswith(SETTLED) and "\0" not in path:  # the common case
+            uris.append(path)
+            continue
+        uris.append(rules.resolve(path))
+        failure = check_uri(uris[-1])
+        if failure:
+            failures[at] = failure
+    nothing = [None] * count
+    return Candidates(
+        list(batch.lines), list(batch.ids), uris, [*nothing], [*nothing], [*nothing], list(batch.columns), failures
+    )
+
+
+def _known_items(items: Iterable[PlannedItem]) -> Iterator[Candidates]:
+    """Items as they were planned before; their pages are not counted again."""
+    source = iter(enumerate(items, 1))
+    while some := list(islice(source, BATCH_ROWS)):
+        rows = [item for _, item in some]
+        yield Candidates(
+            [line for line, _ in some],
+            [item.id for item in rows],
+            [item.uri for item in rows],
+            [item.page for item in rows],
+            [item.size_bytes for item in rows],
+            [item.version for item in rows],
+            [encode_columns(dict(item.columns)) if item.columns else None for item in rows],
+        )
