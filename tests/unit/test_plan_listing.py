@@ -11,6 +11,8 @@ import pytest
 from pagemill_core.errors import SourceError
 from pagemill_core.storage.memory import MemoryStore
 from pagemill_core.storage.store import ObjectInfo
+from pagemill_worker.fetch.fetched import local_version
+from pagemill_worker.fetch.fetched import local_version
 from pagemill_worker.plan.listing import Selection, list_images, own_places
 from pagemill_worker.plan.request import ImagesRequest
 from pagemill_worker.plan.rows import Candidates
@@ -65,7 +67,7 @@ def test_listing_folder_gives_pages_by_code_point_without_junk(tmp_path: Path) -
     assert rows.lines == list(range(1, 8))
     assert rows.uris[4] == f"{root}/vol 1/p#1 ê.tif"
     seen = (root / "B.JPG").stat()
-    assert (rows.sizes[0], rows.versions[0]) == (5, f"5-{seen.st_mtime_ns}")
+    assert (rows.sizes[0], rows.versions[0]) == (5, local_version(seen))
 
 
 def test_listing_prefix_gives_the_same_as_the_folder(tmp_path: Path) -> None:

@@ -33,7 +33,8 @@ class PlannedItem:
 
     `row` is the place in the whole plan from 0. `uri` is a local path, s3:// or http(s):// URI, `page` the page of a
     PDF or multi-page TIFF from 0 (None: the file is the item). `size_bytes` and `version` (etag, or size and mtime)
-    are what the planner saw, None where it did not look. `columns` are the source's own further columns.
+    are what the planner saw, None where it did not look; then `earlier_version` is what an earlier run read, if any
+    did, and an item that still has it is skipped. `columns` are the source's own further columns.
     `failure` is set when the plan itself already knows that the item cannot be done (UnsafeId, DuplicateId).
     """
 
@@ -45,6 +46,7 @@ class PlannedItem:
     version: str | None = None
     columns: Mapping[str, Scalar] = field(default_factory=dict)
     failure: ItemFailure | None = None
+    earlier_version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,39 +10,44 @@ import os
 import platform
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import IO
 
 from pagemill_cli.local.driver import Driver, Outcome, Scene, Steps
+from pagemill_cli.local.engines import EnginesAhead
 from pagemill_cli.local.heartbeat import Heartbeat
 from pagemill_core.api.v1alpha1 import OcrJob
 from pagemill_core.api.workkey import work_key
-from pagemill_core.errors import IntegrityError, PagemillError
+from pagemill_core.errors import IntegrityError, OutputBusyError, PagemillError
 from pagemill_core.ids import ulid
 from pagemill_core.storage.probe import probe
 from pagemill_core.work.conditional import Writer
 from pagemill_core.work.finalize import read_success
-from pagemill_core.work.index import read_index
 from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.ledger import Adoption, Ledger, Owner, Standing, WorkRequest
 from pagemill_core.work.lifecycle import Limits, too_many_failures
-from pagemill_core.work.records import Holder, PlanPointer, RunEntry, Totals
+from pagemill_core.work.plan import read_plan
+from pagemill_core.work.records import Holder, PlanPointer, RunEntry
 from pagemill_core.work.usage import UsageReader
-from pagemill_worker.environment import JobEnvironment, source_fetcher
-from pagemill_worker.finalize.extras import Extras
+from pagemill_worker.environment import JobEnvironment
 from pagemill_worker.finalize.ocr import OcrKind
-from pagemill_worker.items import PlannedItem
+from pagemill_worker.finalize.open import open_kind
 from pagemill_worker.machine import boot_id, process_started
-from pagemill_worker.ocr.job import checked_adapter, engine_settings, image_limits
-from pagemill_worker.plan.known import IndexObject
-from pagemill_worker.plan.spec import SpecContext, from_spec
-from pagemill_worker.plan.step import PlanInput, PlanItems, check_fingerprint, job_fingerprint, plan_step, read_plan
+from pagemill_worker.ocr.job import checked_adapter, engine_settings
+from pagemill_worker.plan.job import PlanCaller, plan_job
+from pagemill_worker.work.pool import Pool
 from pagemill_worker.work.step import Listeners, UsageClock, WorkOptions, pool_settings, work_step
+
+ASK_AGAIN_S = 5.0
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the command line decides. `stderr` takes what engine processes print; `environment` is the process's."""
+    """What the command line decides. `stderr` takes what engine processes print; `environment` is the process's.
+
+    `waiting` hears, every few seconds, why an output is not free; None: do not wait for it.
+    """
 
     processes: int
     environment: Mapping[str, str]
@@ -51,6 +56,7 @@ class RunOptions:
     show: Callable[[Scene], None] = lambda _: None
     planning: Callable[[int], None] = lambda _: None
     listeners: Listeners = Listeners()
+    waiting: Callable[[OutputBusyError], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +106,6 @@ def run_job(environment: JobEnvironment, options: RunOptions) -> RunResult:
     job = environment.job
     checked_adapter(engine_settings(job, environment.api_key.get_secret_value()))
     store = environment.open_output()
-    probe(store)
     writer = environment.writer(store)
     ledger = open_ledger(writer, job.metadata.name or "pagemill run")
     request = WorkRequest(
@@ -109,10 +114,23 @@ def run_job(environment: JobEnvironment, options: RunOptions) -> RunResult:
         incremental=job.spec.effective_incremental,
         replace=job.spec.output.effective_on_conflict == "Replace",
     )
-    adoption = ledger.adopt(request)
+    adoption = _adopt(ledger, request, options)
     if adoption.standing is Standing.COMPLETE:
         return _already_complete(writer, adoption, limits_of(job))
     return _OpenRun(environment, options, writer, ledger, adoption).drive()
+
+
+def _adopt(ledger: Ledger, request: WorkRequest, options: RunOptions) -> Adoption:
+    """Find or claim the run; with `waiting`, as long as it takes. Raises: OutputBusyError."""
+    while True:
+        try:
+            return ledger.adopt(request)
+        except OutputBusyError as error:
+            if options.waiting is None:
+                raise
+            options.waiting(error)
+            if options.interrupted.wait(ASK_AGAIN_S):
+                raise
 
 
 def _already_complete(writer: Writer, adoption: Adoption, limits: Limits) -> RunResult:
@@ -147,10 +165,21 @@ class _OpenRun:
         return self.adoption.held.entry
 
     def drive(self) -> RunResult:
-        steps = Steps(
-            read_plan=lambda: read_plan(self.writer, self.layout), plan=self._plan, kind=self._kind, work=self._work
-        )
-        with Heartbeat(self.ledger, self.adoption.held, self.environment.clock) as heart:
+        with (
+            ThreadPoolExecutor(1, thread_name_prefix="probe") as executor,
+            EnginesAhead(self._make_pool) as engines,
+            Heartbeat(self.ledger, self.adoption.held, self.environment.clock) as heart,
+        ):
+            # Beside planning, since it takes seconds on a slow store; nothing is committed before it has passed.
+            probing = executor.submit(probe, self.writer.store)
+            steps = Steps(
+                read_plan=lambda: read_plan(self.writer, self.layout),
+                plan=lambda: self._plan(engines),
+                kind=self._kind,
+                work=lambda kind, shards, listeners: (
+                    bool(probing.result()) and self._work(engines, kind, shards, listeners)
+                ),
+            )
             driver = Driver(
                 writer=self.writer,
                 layout=self.layout,
@@ -181,52 +210,31 @@ class _OpenRun:
         else:
             heart.update(owner="", reason=error.reason)
 
-    def _plan(self) -> PlanPointer:
-        job = self.environment.job
-        if job.spec.output.effective_on_conflict != "Replace":
-            check_fingerprint(self.writer, self.ledger, self.entry, job_fingerprint(self.environment)[1])
-        request = from_spec(self.environment.absolute_job(), SpecContext(slots=self.options.processes))
-        known = self._known() if job.spec.effective_incremental or self.adoption.predecessor else None
-        asked = PlanInput(self.entry, request, known, self.options.planning)
-        return plan_step(self.environment, self.writer, self.layout, asked)
-
-    def _known(self) -> tuple[IndexObject, ...]:
-        index = read_index(self.writer)
-        return tuple(IndexObject(part.key, part.size) for part in index.parts) if index else ()
+    def _plan(self, engines: EnginesAhead) -> PlanPointer:
+        engines.start()
+        caller = PlanCaller(
+            self.ledger, self.entry, self.adoption.predecessors, self.options.processes, self.options.planning
+        )
+        return plan_job(self.environment, self.writer, self.layout, caller)
 
     def _kind(self, pointer: PlanPointer) -> OcrKind:
-        environment = self.environment
-        fetcher = source_fetcher(environment.s3, environment.allowed_hosts)
-        limits = image_limits(environment.job)
+        return open_kind(self.environment, self.writer, pointer, self.options.processes)
 
-        def fetch(item: PlannedItem) -> bytes:
-            return fetcher.fetch(item.uri, expected_version=item.version, max_bytes=limits.max_bytes).data
+    def _work(self, engines: EnginesAhead, kind: OcrKind, shards: Iterator[int], listeners: Listeners) -> bool:
+        return work_step(kind, engines.take(), shards, self._work_options(), listeners).stopped
 
-        def write_extras(plan: PlanPointer, totals: Totals) -> None:
-            Extras(environment, kind, self.options.processes).write(plan, totals)
-
-        kind = OcrKind(
-            job=environment.job,
-            writer=self.writer,
-            layout=self.layout,
-            pointer=pointer,
-            items=PlanItems(self.writer, pointer),
-            fetch=fetch,
-            write_extras=write_extras,
-        )
-        return kind
-
-    def _work(self, kind: OcrKind, shards: Iterator[int], listeners: Listeners) -> bool:
-        environment = self.environment
-        settings = engine_settings(environment.job, environment.api_key.get_secret_value())
-        options = WorkOptions(
+    def _work_options(self) -> WorkOptions:
+        return WorkOptions(
             processes=self.options.processes,
             worker=f"{platform.node()}/{os.getpid()}",
             environment=self.options.environment,
             stderr=self.options.stderr,
         )
-        pool = pool_settings(environment, checked_adapter(settings), options)
-        return work_step(kind, pool, shards, options, listeners).stopped
+
+    def _make_pool(self) -> Pool:
+        settings = engine_settings(self.environment.job, self.environment.api_key.get_secret_value())
+        pool = pool_settings(self.environment, checked_adapter(settings), self._work_options())
+        return Pool(pool, self.options.listeners.metrics.count_death)
 
 
 EXIT_BY_REASON: Mapping[str, int] = {

@@ -125,8 +125,9 @@ class RapidOcrAdapter:
             to_bgr = load_to_bgr(engine=NAME, extra=_EXTRA)
             gpu = onnx.use_gpu(settings.device, engine=NAME)
             pipeline = package.RapidOCR(params=_parameters(options, gpu=gpu))
-            # Sessions are made on first use; make them now, so that no page pays for it and a fault is a load's fault.
-            pipeline(np.full((64, 64, 3), 255, np.uint8))
+            # Sessions are made on first use; make them now, so that a fault is a load's fault. The detector only makes
+            # its session: on a picture, however small, it would take as long as on half a page.
+            pipeline._load_det_model()
             pipeline.recognize_txt([np.full((48, 320, 3), 255, np.uint8)])
             if gpu:
                 onnx.confirm_gpu(pipeline.text_rec.session.session.get_providers(), engine=NAME)

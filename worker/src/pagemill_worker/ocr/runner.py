@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pagemill_core.errors import ItemError
 from pagemill_core.storage.s3_settings import S3Settings
 from pagemill_worker.environment import reveal, source_fetcher
-from pagemill_worker.fetch.fetched import shown_uri
+from pagemill_worker.fetch.fetched import Fetched, shown_uri
 from pagemill_worker.images.limits import ImageLimits
 from pagemill_worker.images.load import load_page
 from pagemill_worker.images.page import PageImage
@@ -86,14 +86,23 @@ class OcrRunner:
 
     def prepare(self, item: PlannedItem) -> Prepared:
         started = time.perf_counter()
-        fetched = self._fetcher.fetch(item.uri, expected_version=item.version, max_bytes=self._limits.max_bytes)
+        fetched = self._fetch(item)
         between = time.perf_counter()
+        if fetched is None:
+            return Prepared(item, None, 0, item.earlier_version, {"fetch": between - started})
         image = load_page(fetched.data, page=item.page, limits=self._limits, origin=shown_uri(item.uri))
         seconds = {"fetch": between - started, "decode": time.perf_counter() - between}
         return Prepared(item, _Page(image), len(fetched.data), fetched.version, seconds)
 
     def process(self, batch: Sequence[Prepared]) -> Sequence[Processed]:
-        return [self._read(prepared) for prepared in batch]
+        return [self._read(prepared) if prepared.value else Processed("skipped") for prepared in batch]
+
+    def _fetch(self, item: PlannedItem) -> Fetched | None:
+        """The item's bytes, None when it is still what an earlier run has read."""
+        limit = self._limits.max_bytes
+        if item.version is None and item.earlier_version is not None:
+            return self._fetcher.fetch_if_changed(item.uri, earlier_version=item.earlier_version, max_bytes=limit)
+        return self._fetcher.fetch(item.uri, expected_version=item.version, max_bytes=limit)
 
     def close(self) -> None:
         self._engine.close()

@@ -47,6 +47,11 @@ class GivenUpItems:
         done = found.present & (unversioned | (found.payloads == versions))
         return Subtraction(done, np.zeros(len(batch), np.bool_))
 
+    def earlier_versions(self, batch: Candidates, digests: Digests) -> dict[int, str]:
+        """None: what they committed is left out whole."""
+        del batch, digests
+        return {}
+
     def gone(self, present: DigestMap) -> Iterator[tuple[bytes, str]]:
         """None: the run is of the same work on the same source."""
         del present
@@ -64,6 +69,9 @@ class KnownByAny:
         done = np.logical_or.reduce([subtraction.done for subtraction in found])
         given_up = np.logical_or.reduce([subtraction.given_up for subtraction in found])
         return Subtraction(done, given_up & ~done)
+
+    def earlier_versions(self, batch: Candidates, digests: Digests) -> dict[int, str]:
+        return {at: version for part in self.parts for at, version in part.earlier_versions(batch, digests).items()}
 
     def gone(self, present: DigestMap) -> Iterator[tuple[bytes, str]]:
         for part in self.parts:

@@ -68,15 +68,22 @@ class Known(Protocol):
     def subtract(self, batch: Candidates, digests: Digests) -> Subtraction:
         """Which rows of `batch`, whose ids have `digests`, need no work."""
 
+    def earlier_versions(self, batch: Candidates, digests: Digests) -> dict[int, str]:
+        """By index: what an earlier run read of rows that it did, and whose version now is not known."""
+
     def gone(self, present: DigestMap) -> Iterator[tuple[bytes, str]]:
         """(identity, id) of items that left the source."""
 
 
 class KnownItems:
-    """The outcomes of earlier runs: 25 bytes an item, on disk in `scratch` when there are more than two million."""
+    """The outcomes of earlier runs: 25 bytes an item, on disk in `scratch` when there are more than two million, and
+    some 40 bytes an item for its version."""
 
-    def __init__(self, rows: NDArray[np.void], objects: Sequence[IndexObject], store: ObjectStore) -> None:
+    def __init__(
+        self, rows: NDArray[np.void], versions: pa.ChunkedArray, objects: Sequence[IndexObject], store: ObjectStore
+    ) -> None:
         self._rows = rows
+        self._versions = versions
         self._objects = objects
         self._store = store
 
@@ -87,14 +94,16 @@ class KnownItems:
         total = sum(table.metadata.num_rows for table in tables)
         rows = _room(total, scratch)
         at = 0
+        versions = []
         for entry, table in zip(objects, tables, strict=True):
             for batch in table.iter_batches(columns=["identity", "version", "fingerprint", "status", "failed_runs"]):
                 rows[at : at + batch.num_rows] = _rows(batch, rules)
+                versions.append(batch.column("version"))
                 highs = rows["high"][max(0, at - 1) : at + batch.num_rows]
                 if (highs[1:] < highs[:-1]).any():
                     raise IntegrityError(f"{entry.key}: the item index is not sorted by identity")
                 at += batch.num_rows
-        return cls(rows, objects, store)
+        return cls(rows, pa.chunked_array(versions, pa.string()), objects, store)
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -110,6 +119,13 @@ class KnownItems:
         states = np.zeros(len(batch), np.uint8)
         states[known] = found["state"]
         return Subtraction(same & (states == _SUCCEEDED), same & (states == _FAILED_FOR_GOOD))
+
+    def earlier_versions(self, batch: Candidates, digests: Digests) -> dict[int, str]:
+        positions = find_positions(self._rows, digests)
+        wanted = [at for at, version in enumerate(batch.versions) if version is None and positions[at] >= 0]
+        wanted = [at for at in wanted if self._rows["state"][positions[at]] == _SUCCEEDED]
+        found = self._versions.take(pa.array(positions[wanted], pa.int64())).to_pylist() if wanted else []
+        return {at: version for at, version in zip(wanted, found, strict=True) if version}
 
     def gone(self, present: DigestMap) -> Iterator[tuple[bytes, str]]:
         """(identity, id) of indexed items that left the source, in order; tombstones are not named again."""

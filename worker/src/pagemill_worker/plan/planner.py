@@ -157,6 +157,7 @@ def _subtracted(batch: Candidates, known: Known, present: DigestMap, tally: _Tal
     zeros = np.zeros(int(new.sum()), np.uint64)
     present.add(digests[new], zeros, zeros.astype(np.int64))
     found = known.subtract(batch, digests)
+    batch.earlier = known.earlier_versions(batch, digests)
     for at in batch.failures:
         found.done[at] = found.given_up[at] = False
     tally.already_done += int(found.done.sum())

@@ -157,10 +157,11 @@ def _items(table: pa.Table) -> list[PlannedItem]:
             page=page,
             size_bytes=size,
             version=version,
+            earlier_version=earlier,
             columns=decode_columns(columns),
             failure=None if kind is None else ItemFailure(kind, message or ""),
         )
-        for row, item_id, uri, page, size, version, kind, message, columns in rows
+        for row, item_id, uri, page, size, version, earlier, kind, message, columns in rows
     ]
 
 

@@ -56,7 +56,8 @@ class ManifestBatch:
 class Candidates:
     """Rows that may become items, by column, in the source's order.
 
-    `failures` maps an index in this batch to why that item cannot be done.
+    `failures` maps an index in this batch to why that item cannot be done, `earlier` to the version that an earlier run
+    read of an item whose version now is not known.
     """
 
     lines: list[int]
@@ -67,6 +68,7 @@ class Candidates:
     versions: list[str | None]
     columns: list[str | None]
     failures: dict[int, ItemFailure] = field(default_factory=dict)
+    earlier: dict[int, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -83,4 +85,5 @@ class Candidates:
             [self.versions[at] for at in chosen],
             [self.columns[at] for at in chosen],
             {new: self.failures[old] for new, old in enumerate(chosen) if old in self.failures},
+            {new: self.earlier[old] for new, old in enumerate(chosen) if old in self.earlier},
         )

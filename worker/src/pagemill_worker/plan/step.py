@@ -23,9 +23,9 @@ from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.ledger import Ledger
 from pagemill_core.work.plan import create_plan, read_plan
 from pagemill_core.work.records import PlanPointer, RunEntry
-from pagemill_worker.environment import JobEnvironment
+from pagemill_worker.environment import JobEnvironment, source_fetcher
 from pagemill_worker.items import PlannedItem
-from pagemill_worker.ocr.job import checked_adapter, engine_settings, fingerprint, fingerprint_fields
+from pagemill_worker.ocr.job import checked_adapter, engine_settings, fingerprint, fingerprint_fields, image_limits
 from pagemill_worker.plan.expand import FilePageCounter
 from pagemill_worker.plan.given_up import GivenUpItems, KnownByAny
 from pagemill_worker.plan.known import IndexObject, Known, KnownItems, KnownRules
@@ -96,7 +96,7 @@ def plan_step(environment: JobEnvironment, writer: Writer, layout: RunLayout, as
     with tempfile.TemporaryDirectory(prefix="pagemill-plan-") as scratch:
         tools = PlanTools(
             open_store=lambda uri: open_store(uri, environment.s3),
-            count_pages=FilePageCounter(lambda uri: open_store(uri, environment.s3)),
+            count_pages=FilePageCounter(lambda uri: open_store(uri, environment.s3), _fetch_url(environment)),
             store=writer.store,
             prefix=layout.plan_attempt(attempt),
             scratch=Path(scratch),
@@ -117,6 +117,11 @@ def plan_step(environment: JobEnvironment, writer: Writer, layout: RunLayout, as
         **_facts(result),
     )
     return create_plan(writer, layout, pointer)
+
+
+def _fetch_url(environment: JobEnvironment) -> Callable[[str], bytes]:
+    fetcher = source_fetcher(environment.s3, environment.allowed_hosts)
+    return lambda uri: fetcher.fetch(uri, max_bytes=image_limits(environment.job).max_bytes).data
 
 
 def _known(environment: JobEnvironment, writer: Writer, asked: PlanInput, digest: str, scratch: Path) -> Known | None:

@@ -35,6 +35,7 @@ PLAN_SCHEMA = pa.schema(
         pa.field("page", pa.int32()),
         pa.field("size_bytes", pa.int64()),
         pa.field("version", pa.string()),
+        pa.field("earlier_version", pa.string()),  # read by an earlier run, where the version now is not known
         pa.field("failure_class", pa.string()),
         pa.field("failure_message", pa.string()),
         pa.field("columns", pa.string()),  # a JSON object of the source's own further columns
@@ -183,6 +184,7 @@ def _table(batch: Candidates, shards: NDArray[np.int64], first_row: int) -> pa.T
         pa.array(batch.pages, pa.int32()),
         pa.array(batch.sizes, pa.int64()),
         pa.array(batch.versions, pa.string()),
+        pa.array([batch.earlier.get(at) for at in range(count)], pa.string()),
         pa.array(classes, pa.string()),
         pa.array(messages, pa.string()),
         pa.array(batch.columns, pa.string()),

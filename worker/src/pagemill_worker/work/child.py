@@ -5,7 +5,8 @@ standard input and output. It may hang, crash or be killed at any time, and only
 writes nothing to the store: committing is the supervisor's.
 
 Messages in: the set-up first, then {"item": …} each; end of input means finish and leave.
-Messages out: {"ready": …}, {"begin": row}, {"at": [rows]}, {"end": row, …} each item once, {"fatal": …} at most once.
+Messages out: {"ready": …}; for each item {"begin": row}, {"wait": row} once it is prepared, {"at": [rows]} when its
+batch is at work, {"end": row, …} exactly once; {"fatal": …} at most once.
 """
 
 from __future__ import annotations
@@ -78,7 +79,9 @@ class Child:
             backoff = Backoff(SystemClock(), deadline_s=PREPARE_PATIENCE_S)
             while True:
                 try:
-                    self._ready.put(self._runner.prepare(item))
+                    prepared = self._runner.prepare(item)
+                    self._send({"wait": item.row})  # from here on no death is its doing, until it is at work
+                    self._ready.put(prepared)
                     break
                 except ItemError as error:
                     self._answer(item.row, Processed("failed", failure=ItemFailure.of(error)), None)
@@ -139,6 +142,7 @@ def item_to_message(item: PlannedItem) -> dict[str, Any]:
         "page": item.page,
         "sizeBytes": item.size_bytes,
         "version": item.version,
+        "earlierVersion": item.earlier_version,
     }
 
 
@@ -150,6 +154,7 @@ def item_from_message(message: Mapping[str, Any]) -> PlannedItem:
         page=message["page"],
         size_bytes=message["sizeBytes"],
         version=message["version"],
+        earlier_version=message["earlierVersion"],
     )
 
 

@@ -112,15 +112,24 @@ class Pool:
         self._answers: list[Answer] = []
         self._start_failures = 0
         self._watched_at = 0.0
+        self._draining = False
         self._closing = False
 
     def __enter__(self) -> Pool:
-        for _ in range(self._settings.processes):
-            self._spawn()
+        self.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def settings(self) -> PoolSettings:
+        return self._settings
+
+    def start(self) -> None:
+        """Start the children that are missing; entering does it too. They load while the caller does other things."""
+        for _ in range(self._settings.processes - len(self._children)):
+            self._spawn()
 
     # -- for the session --------------------------------------------------------------------------------------------
 
@@ -163,7 +172,9 @@ class Pool:
         return answers
 
     def drain(self) -> list[PlannedItem]:
-        """Stop handing out. Returns: the items no child has begun; those begun are still answered by `poll`."""
+        """Stop handing out. Returns: the items no child has; those in a child's hands are still answered by `poll`,
+        unless their child dies: nothing is tried again."""
+        self._draining = True
         waiting = [task.item for task in (*self._queue, *self._suspects)]
         self._queue.clear()
         self._suspects.clear()
@@ -232,6 +243,8 @@ class Pool:
             self._start_failures = 0
         elif "begin" in message:
             child.begun[message["begin"]] = time.monotonic()
+        elif "wait" in message:
+            child.begun.pop(message["wait"], None)
         elif "at" in message:
             child.begun.update(dict.fromkeys(message["at"], time.monotonic()))
         elif "end" in message:
@@ -310,6 +323,8 @@ class Pool:
         cause = child.cause or _describe(status)
         if child.tasks:
             self._heard_death(child.kind_of_death)
+        if self._draining:
+            return
         blamed = {row for row in child.begun if child.tasks[row].timed_out} or set(child.begun)
         for row, task in child.tasks.items():
             if row not in blamed:

@@ -8,31 +8,27 @@ from __future__ import annotations
 
 import concurrent.futures as cf
 import logging
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from pagemill_core.clock import iso
 from pagemill_core.errors import NonRetriableError, PagemillError
-from pagemill_core.ids import ulid
-from pagemill_core.work import attempts
 from pagemill_core.work import layout as keys
-from pagemill_core.work.attempts import SegmentScan, ShardHistory
-from pagemill_core.work.commit import commit, put_output
+from pagemill_core.work.attempts import SegmentScan
 from pagemill_core.work.conditional import Writer
 from pagemill_core.work.layout import RunLayout
-from pagemill_core.work.publish import View, publish_shard
-from pagemill_core.work.records import AttemptRecord, Ending, Marker
+from pagemill_core.work.publish import View
+from pagemill_core.work.records import Marker
 from pagemill_worker.items import ItemResult, PlannedItem
 from pagemill_worker.metrics import WorkerMetrics
-from pagemill_worker.work import shard_data
-from pagemill_worker.work.partials import verified_partials
+from pagemill_worker.work.caution import Caution, Wish
+from pagemill_worker.work.open_shard import OpenShard, ShardFacts, ShardStore
 from pagemill_worker.work.pool import Answer, Pool
 
 STORE_THREADS = 4
 OPEN_AHEAD = 2
 POLL_S = 0.1
+MAX_FAILURES_IN_A_ROW = 2 * STORE_THREADS  # one bad shard is its own; this many one after the other are the store's
 log = logging.getLogger("pagemill.work")
 T = TypeVar("T")
 
@@ -46,6 +42,7 @@ class SessionSettings:
     fingerprint: str
     partial_every_s: float = 30.0
     note_every_s: float = 1.0
+    max_deaths: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +62,6 @@ class Hooks:
 
 
 @dataclass(slots=True)
-class _Shard:
-    number: int
-    record: AttemptRecord
-    waiting: deque[PlannedItem]
-    planned: int
-    history: ShardHistory
-    results: dict[int, ItemResult] = field(default_factory=dict)
-    fresh: int = 0
-    since_partial: float = 0.0
-
-
-@dataclass(slots=True)
 class SessionResult:
     """How a session ended: shards committed, shards that failed with the reason, whether it was stopped."""
 
@@ -89,32 +74,40 @@ class Session:
     """Works through shards with one pool. Use once."""
 
     def __init__(self, writer: Writer, layout: RunLayout, pool: Pool, settings: SessionSettings, hooks: Hooks) -> None:
-        self._writer = writer
+        self._clock = writer.clock
         self._layout = layout
         self._pool = pool
         self._settings = settings
         self._hooks = hooks
+        facts = ShardFacts(settings.worker, settings.plan, settings.fingerprint)
+        self._store = ShardStore(writer, layout, facts, hooks.items, hooks.views)
+        self._caution = Caution(pool.hunger, settings.max_deaths, settings.note_every_s)
         self._scans: dict[int, SegmentScan] = {}
-        self._open: dict[int, _Shard] = {}
+        self._open: dict[int, OpenShard] = {}
         self._row_shard: dict[int, int] = {}
-        self._opening: dict[cf.Future[_Shard | None], int] = {}
-        self._storing: dict[cf.Future[bool], int] = {}
+        self._alone: int | None = None  # the suspect that has the pool to itself
+        self._opening: dict[cf.Future[OpenShard], int] = {}
+        self._storing: dict[cf.Future[bool], OpenShard] = {}
+        self._noting: dict[cf.Future[frozenset[int]], Wish] = {}
         self._saving: set[cf.Future[None]] = set()
+        self._failures_in_a_row = 0
         self._result = SessionResult()
-        self._noted_at = 0.0
 
     def run(self, shards: Iterable[int]) -> SessionResult:
         """Do `shards` in order, those already done excepted. One bad shard does not end the rest.
 
         Raises: NonRetriableError (access denied, engine missing, a plan that does not match): nothing here can go on.
+        RetriableError when shard after shard fails: the store is away.
         """
         todo = iter(shards)
         with cf.ThreadPoolExecutor(STORE_THREADS, thread_name_prefix="store") as executor:
             try:
                 self._loop(todo, executor)
-            finally:
-                self._save_partials(executor, force=True)
-                cf.wait(self._saving)
+            except PagemillError as error:
+                self._fail_open_shards(error, executor)
+                raise
+            self._save_partials(executor, force=True)
+            cf.wait(self._saving)
         for saved in self._saving:
             saved.result()
         return self._result
@@ -129,12 +122,12 @@ class Session:
                 self._open_more(todo, executor)
             if self._is_over():
                 return
-            self._feed(executor)
-            for answer in self._pool.poll(POLL_S if self._pool_has_work() else POLL_S / 5):
+            if not self._result.stopped:
+                self._feed(executor)
+            for answer in self._pool.poll(POLL_S / 5 if self._pool.is_idle else POLL_S):
                 self._take(answer, executor)
-            self._collect()
+            self._collect(executor)
             self._measure()
-            self._note_in_flight(executor)
             self._save_partials(executor)
 
     def _is_over(self) -> bool:
@@ -142,81 +135,91 @@ class Session:
             return self._pool.is_idle and not self._storing and not self._opening
         return not (self._open or self._opening or self._storing)
 
-    def _pool_has_work(self) -> bool:
-        return not self._pool.is_idle
-
     def _open_more(self, todo: Iterator[int], executor: cf.Executor) -> None:
-        while (
-            len(self._opening) < OPEN_AHEAD and sum(bool(shard.waiting) for shard in self._open.values()) < OPEN_AHEAD
-        ):
+        while len(self._opening) < OPEN_AHEAD and sum(shard.has_work for shard in self._open.values()) < OPEN_AHEAD:
             number = next(todo, None)
             if number is None:
                 return
-            if number not in self._scan(number).done:
-                self._opening[executor.submit(self._begin, number)] = number
+            scan = self._scan(number)
+            if number not in scan.done:
+                self._opening[executor.submit(self._store.begin, number, scan)] = number
 
     def _scan(self, shard: int) -> SegmentScan:
         segment = keys.segment_of(shard)
         if segment not in self._scans:
-            self._scans = {segment: attempts.scan_segment(self._writer, self._layout, segment)}
+            self._scans = {segment: self._store.scan(segment)}
         return self._scans[segment]
 
-    def _begin(self, number: int) -> _Shard | None:
-        """In a store thread: record the attempt, read the plan's rows, take over verified partial rows."""
-        now = self._writer.clock.now()
-        scan = self._scans.get(keys.segment_of(number)) or attempts.scan_segment(
-            self._writer, self._layout, keys.segment_of(number)
-        )
-        attempt = ulid(int(now.timestamp() * 1000))
-        record = attempts.begin(self._writer, self._layout, number, attempt, self._settings.worker)
-        history = attempts.history(self._writer, scan.attempts.get(number, ()))
-        items = self._hooks.items(number)
-        prior = verified_partials(self._writer, scan.partials.get(number, ()), items, self._settings.fingerprint)
-        shard = _Shard(number, record, deque(), len(items), history, prior)
-        for item in items:
-            if item.failure is not None:
-                shard.results[item.row] = ItemResult(item, "failed", failure=item.failure)
-            elif item.row not in prior:
-                shard.waiting.append(item)
-        shard.since_partial = self._writer.clock.monotonic_s()
-        return shard
+    # -- handing out ------------------------------------------------------------------------------------------------
 
     def _feed(self, executor: cf.Executor) -> None:
+        if self._alone is not None:
+            return
         for shard in list(self._open.values()):
-            while shard.waiting and self._pool.hunger > 0:
-                item = shard.waiting.popleft()
-                self._row_shard[item.row] = shard.number
-                self._pool.submit(item, shard.history.in_flight.get(item.row, 0))
-            if not shard.waiting and len(shard.results) == shard.planned:
+            while self._pool.hunger > 0 and (item := self._caution.take(shard)) is not None:
+                self._submit(shard, item)
+            if shard.is_complete:
                 self._finish(shard, executor)
+            elif self._pool.hunger > 0:
+                self._ask_note(shard, executor)
+        # Also a shard that waits for its commit still names rows as in flight.
+        if not (self._row_shard or self._noting or self._storing):
+            self._ask_suspect(executor)
+
+    def _submit(self, shard: OpenShard, item: PlannedItem) -> None:
+        self._row_shard[item.row] = shard.number
+        self._pool.submit(item, shard.history.in_flight.get(item.row, 0))
+
+    def _ask_note(self, shard: OpenShard, executor: cf.Executor) -> None:
+        if any(wish.shard is shard for wish in self._noting.values()):
+            return
+        in_hand = [row for row, number in self._row_shard.items() if number == shard.number]
+        wish = self._caution.wish(shard, in_hand, self._clock.monotonic_s())
+        if wish is not None:
+            self._noting[executor.submit(self._store.note, shard, wish.rows)] = wish
+
+    def _ask_suspect(self, executor: cf.Executor) -> None:
+        wish = self._caution.next_suspect(self._open.values())
+        if wish is not None:
+            results = list(wish.shard.results.values()) if wish.shard.fresh else []
+            wish.shard.fresh = 0
+            self._noting[executor.submit(self._store.note, wish.shard, wish.rows, results)] = wish
+
+    def _noted(self, wish: Wish, rows: frozenset[int]) -> None:
+        wish.shard.noted = rows
+        if wish.is_alone and not self._result.stopped:
+            item = wish.shard.suspects.popleft()
+            self._alone = item.row
+            self._submit(wish.shard, item)
+
+    # -- answers ----------------------------------------------------------------------------------------------------
 
     def _take(self, answer: Answer, executor: cf.Executor) -> None:
-        shard = self._open[self._row_shard.pop(answer.result.item.row)]
-        shard.results[answer.result.item.row] = answer.result
+        row = answer.result.item.row
+        shard = self._open[self._row_shard.pop(row)]
+        if self._alone == row:
+            self._alone = None
+        shard.results[row] = answer.result
         shard.fresh += 1
         self._hooks.metrics.count_item(answer.result, answer.size_bytes, answer.api_cost)
         self._hooks.progress(answer)
-        if not shard.waiting and len(shard.results) == shard.planned:
+        if shard.is_complete and not self._result.stopped:
             self._finish(shard, executor)
 
-    def _finish(self, shard: _Shard, executor: cf.Executor) -> None:
+    def _finish(self, shard: OpenShard, executor: cf.Executor) -> None:
         del self._open[shard.number]
-        self._storing[executor.submit(self._commit, shard)] = shard.number
+        self._storing[executor.submit(self._commit, shard)] = shard
 
-    # -- in store threads -------------------------------------------------------------------------------------------
-
-    def _commit(self, shard: _Shard) -> bool:
-        results = [shard.results[row] for row in sorted(shard.results)]
-        started = self._writer.clock.monotonic_s()
-        marker = self._marker(shard, results)
-        committed = commit(self._writer, self._layout, marker)
-        if committed.won:
-            publish_shard(self._writer, self._layout, shard.number, self._hooks.views(marker, results))
+    def _commit(self, shard: OpenShard) -> bool:
+        """In a store thread."""
+        started = self._clock.monotonic_s()
+        marker, won = self._store.commit(shard)
+        if won:
             self._hooks.committed(marker)
-        seconds = self._writer.clock.monotonic_s() - started
-        self._hooks.metrics.count_shard(seconds, won=committed.won)
+        seconds = self._clock.monotonic_s() - started
+        self._hooks.metrics.count_shard(seconds, won=won)
         log.info(
-            "Committed shard" if committed.won else "Found shard committed by another attempt",
+            "Committed shard" if won else "Found shard committed by another attempt",
             extra={
                 "run": self._layout.run,
                 "shardIndex": shard.number,
@@ -226,59 +229,32 @@ class Session:
                 "durationSeconds": round(seconds, 3),
             },
         )
-        return committed.won
+        return won
 
-    def _marker(self, shard: _Shard, results: list[ItemResult]) -> Marker:
-        data = shard_data.encode(results, self._settings.fingerprint)
-        where = (shard.number, shard.record.attempt, shard_data.DATA_NAME)
-        output = put_output(self._writer, self._layout, where, data, len(results))
-        return Marker(
-            shard=shard.number,
-            attempt=shard.record.attempt,
-            plan=self._settings.plan,
-            fingerprint=self._settings.fingerprint,
-            items=shard_data.count(results),
-            failures=shard_data.failure_samples(results),
-            failure_classes=shard_data.failure_classes(results),
-            outputs=[output],
-            started=shard.record.started,
-            finished=iso(self._writer.clock.now()),
-            worker=self._settings.worker,
-            seconds=round(sum(sum(result.seconds.values()) for result in results), 3),
-        )
+    # -- what the store threads have done ---------------------------------------------------------------------------
 
-    def _save(self, shard: _Shard, results: list[ItemResult]) -> None:
-        succeeded = [result for result in results if result.status == "succeeded"]
-        data = shard_data.encode(succeeded, self._settings.fingerprint)
-        self._writer.put(self._layout.partial(shard.number, shard.record.attempt), data)
-
-    def _end(self, shard: _Shard, ending: Ending, reason: str = "") -> None:
-        attempts.end(self._writer, self._layout, shard.record, ending, reason)
-
-    def _note(self, shard: _Shard, rows: list[int]) -> None:
-        shard.record = attempts.note_in_flight(self._writer, self._layout, shard.record, rows)
-
-    # -- around it --------------------------------------------------------------------------------------------------
-
-    def _collect(self) -> None:
+    def _collect(self, executor: cf.Executor) -> None:
         for opened in [future for future in self._opening if future.done()]:
             number = self._opening.pop(opened)
             shard = self._outcome(opened, number)
-            if shard is not None:
+            if shard is not None and self._result.stopped:
+                self._saving.add(executor.submit(self._store.end, shard, "Drained"))
+            elif shard is not None:
                 self._open[number] = shard
         for stored in [future for future in self._storing if future.done()]:
-            number = self._storing.pop(stored)
-            won = self._outcome(stored, number)
+            stored_shard = self._storing.pop(stored)
+            won = self._outcome(stored, stored_shard.number)
+            if won is not None:
+                self._failures_in_a_row = 0
+            else:
+                reason = self._result.failed[stored_shard.number]
+                self._saving.add(executor.submit(self._store.fail, stored_shard, reason))
             self._result.committed += won is True
+        for noted in [future for future in self._noting if future.done()]:
+            self._noted(self._noting.pop(noted), noted.result())
         for saved in [future for future in self._saving if future.done()]:
             self._saving.discard(saved)
             saved.result()
-
-    def _measure(self) -> None:
-        metrics = self._hooks.metrics
-        metrics.queue.set(len(self._row_shard))
-        metrics.open_shards.set(len(self._open) + len(self._storing))
-        metrics.processes.set(len(self._pool.pids()))
 
     def _outcome(self, future: cf.Future[T], number: int) -> T | None:
         try:
@@ -289,35 +265,46 @@ class Session:
             self._result.failed[number] = f"{error.reason}: {error.message}"
             self._hooks.metrics.shards.labels("failed").inc()
             log.error("Failed shard", extra={"run": self._layout.run, "shardIndex": number, "reason": error.reason})
+            self._failures_in_a_row += 1
+            if self._failures_in_a_row >= MAX_FAILURES_IN_A_ROW:
+                raise
             return None
 
-    def _note_in_flight(self, executor: cf.Executor) -> None:
-        """From a shard's second attempt on, say at most once a second which rows are at work."""
-        now = self._writer.clock.monotonic_s()
-        if self._result.stopped or now - self._noted_at < self._settings.note_every_s:
-            return
-        self._noted_at = now
-        at_work = self._pool.in_flight()
-        for shard in self._open.values():
-            rows = [row for row in at_work if self._row_shard.get(row) == shard.number]
-            if shard.history.deaths and rows != shard.record.in_flight:
-                self._saving.add(executor.submit(self._note, shard, rows))
+    def _measure(self) -> None:
+        metrics = self._hooks.metrics
+        metrics.queue.set(len(self._row_shard))
+        metrics.open_shards.set(len(self._open) + len(self._storing))
+        metrics.processes.set(len(self._pool.pids()))
+
+    # -- leaving ----------------------------------------------------------------------------------------------------
 
     def _save_partials(self, executor: cf.Executor, *, force: bool = False) -> None:
-        now = self._writer.clock.monotonic_s()
+        now = self._clock.monotonic_s()
         for shard in self._open.values():
-            due = now - shard.since_partial >= self._settings.partial_every_s
+            due = now - shard.saved_at >= self._settings.partial_every_s
             if shard.fresh and (force or due):
-                shard.fresh, shard.since_partial = 0, now
-                self._saving.add(executor.submit(self._save, shard, list(shard.results.values())))
+                shard.fresh, shard.saved_at = 0, now
+                self._saving.add(executor.submit(self._store.save, shard, list(shard.results.values())))
 
     def _stop(self, executor: cf.Executor) -> None:
         """Hand out nothing more; what is in a child's hands is still finished, then saved as partial results."""
         self._result.stopped = True
-        cf.wait(self._saving)  # a note of what is in flight must not land after the ending that clears it
+        self._wait_for_notes()
         for item in self._pool.drain():
             self._row_shard.pop(item.row, None)
         for shard in self._open.values():
-            shard.waiting.clear()
-            shard.planned = -1  # never complete: it ends as partial results
-            self._saving.add(executor.submit(self._end, shard, "Drained"))
+            self._saving.add(executor.submit(self._store.end, shard, "Drained"))
+
+    def _fail_open_shards(self, error: PagemillError, executor: cf.Executor) -> None:
+        """Nothing here can go on: keep what is done, and clear what is in flight, since no page is to blame."""
+        self._wait_for_notes()
+        failing = [
+            executor.submit(self._store.fail, shard, f"{error.reason}: {error.message}")
+            for shard in self._open.values()
+        ]
+        cf.wait(failing)
+
+    def _wait_for_notes(self) -> None:
+        """A note of what is in flight must not land after the ending that clears it."""
+        cf.wait(self._noting)
+        cf.wait(self._saving)

@@ -130,15 +130,19 @@ def pool_settings(environment: JobEnvironment, engine: EngineAdapter, options: W
 
 
 def work_step(
-    kind: OcrKind, pool: PoolSettings, shards: Iterable[int], options: WorkOptions, listeners: Listeners
+    kind: OcrKind, pool: Pool, shards: Iterable[int], options: WorkOptions, listeners: Listeners
 ) -> SessionResult:
-    """Do `shards`, those that are done excepted. Raises: as `Session.run`, and as `Pool.poll`."""
+    """Do `shards`, those that are done excepted, with a pool that is closed afterwards; it may be running already.
+
+    Raises: as `Session.run`, and as `Pool.poll`.
+    """
     pointer: PlanPointer = kind.pointer
     settings = SessionSettings(
         worker=options.worker,
         plan=pointer.attempt,
         fingerprint=pointer.fingerprint,
         partial_every_s=options.partial_every_s,
+        max_deaths=pool.settings.max_deaths,
     )
     hooks = Hooks(
         items=kind.items,
@@ -148,5 +152,5 @@ def work_step(
         should_stop=listeners.should_stop,
         metrics=listeners.metrics,
     )
-    with Pool(pool, listeners.metrics.count_death) as running:
+    with pool as running:
         return Session(kind.writer, kind.layout, running, settings, hooks).run(shards)
