@@ -38,6 +38,7 @@ it with the classes and with docs/operations/errors.md.
        ├─ ObjectNotFoundError            exit 75  an object that should be there is not (yet)
        ├─ PreconditionFailedError        exit 75  the object changed since it was read
        ├─ StoreUnavailableError          exit 75  no answer, or an answer that tells nothing: the outcome is unknown
+       │  └─ StoreFullError              exit 75  no space is left on the store: waiting alone does not help
        ├─ ThrottledError                 exit 75  the store or an API asks for fewer calls
        ├─ EngineTimeoutError             exit 75  a remote engine did not answer in time
        └─ OutputBusyError                exit 75  another owner works on this output now
@@ -237,6 +238,10 @@ class PreconditionFailedError(RetriableError):
 
 class StoreUnavailableError(RetriableError):
     """No answer, or one that tells nothing: whether a write took effect is unknown."""
+
+
+class StoreFullError(StoreUnavailableError):
+    """No space is left on the store, or a quota is used up. Not waited for: somebody has to make room first."""
 
 
 class ThrottledError(RetriableError):

@@ -79,6 +79,7 @@ class Reason(StrEnum):
     ACCESS_DENIED = "AccessDenied", "a right or a credential is missing; the message says what to grant"
     STORE_UNSUITABLE = "StoreUnsuitable", "the store lacks conditional writes, locks or links"
     STORE_UNAVAILABLE = "StoreUnavailable", "the store does not answer; asked again with growing pauses"
+    STORE_FULL = "StoreFull", "no space is left on the store; make room, and the work goes on"
     OBJECT_NOT_FOUND = "ObjectNotFound", "a bucket or an object that should be there is not"
     PRECONDITION_FAILED = "PreconditionFailed", "an object changed while it was being replaced; done again"
     THROTTLED = "Throttled", "the store or an API asks for fewer calls; done again later"
@@ -96,9 +97,11 @@ class Reason(StrEnum):
     TOO_MANY_FAILURES = "TooManyFailures", "more items failed than retries.maxFailedItems allows"
     BUDGET_EXCEEDED = "BudgetExceeded", "budget.maxCost is spent; raise it to go on"
     DEADLINE_EXCEEDED = "DeadlineExceeded", "deadlineSeconds have passed; raise it to go on"
+    CANCELLED = "Cancelled", "somebody asked for the run to stop; what is committed stays"
 
     # The work itself ended badly.
     PLAN_FAILED = "PlanFailed", "the plan Job ended without a plan; the message has its last words"
+    ENGINE_BROKEN = "EngineBroken", "most items failed alike, so the engine or its set-up is broken; mend it and go on"
     SHARDS_EXHAUSTED = "ShardsExhausted", "shards are missing after retries.waves waves; raise it to go on"
     WORKERS_FAILED = "WorkersFailed", "workers ended with an error that retrying cannot cure; the message has it"
     FINALIZE_FAILED = "FinalizeFailed", "the finalize Job ended early; committed data is safe and it is started again"

@@ -20,6 +20,7 @@ from pathlib import Path
 from pagemill_core.errors import (
     AccessDeniedError,
     PagemillError,
+    StoreFullError,
     StoreUnavailableError,
     StoreUnsuitableError,
     UnsafeId,
@@ -368,12 +369,16 @@ def mapped(error: OSError, what: str) -> PagemillError:
     said = os.strerror(error.errno) if error.errno else type(error).__name__
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         advice = "free or add disk space there; the same command goes on where it stopped"
-        return StoreUnavailableError(f"{what} was not written: {said}", advice=advice)
+        return StoreFullError(f"{what} was not written: {said}", advice=advice)
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         advice = "let the user that runs Pagemill read and write this folder"
         return AccessDeniedError(f"{what}: {said}", advice=advice)
     if error.errno == errno.ENAMETOOLONG:
         return UnsafeId(f"{what}: a part of the name is longer than the file system takes", advice="use S3")
+    if error.errno in (errno.EEXIST, errno.ENOTDIR):
+        return StoreUnsuitableError(
+            f"{what}: a file stands where a folder must be", advice="name a folder, or a place where there is nothing"
+        )
     if error.errno == errno.EXDEV:
         advice = "choose a folder without another file system mounted below it"
         return StoreUnsuitableError(f"{what}: part of the folder lies on another file system", advice=advice)

@@ -75,8 +75,8 @@ def end(writer: Writer, layout: RunLayout, record: AttemptRecord, ending: Ending
 
 
 def history(writer: Writer, attempt_keys: Sequence[str]) -> ShardHistory:
-    """Read the attempts at one shard. A record that vanished or is still running elsewhere counts as a death: that
-    only makes its successor more careful."""
+    """Read the attempts at one shard. One that still runs elsewhere counts as a death: that only makes its successor
+    more careful."""
     deaths = 0
     in_flight: Counter[int] = Counter()
     for key in attempt_keys:

@@ -25,6 +25,7 @@ from pagemill_core.errors import (
     AccessDeniedError,
     ObjectNotFoundError,
     RetriableError,
+    StoreFullError,
     StoreUnavailableError,
     ThrottledError,
 )
@@ -34,9 +35,13 @@ T = TypeVar("T")
 DENIED_PATIENCE_S = 300.0
 
 
+UNDECIDED = (StoreUnavailableError, ThrottledError, AccessDeniedError)
+"""What a write may answer without saying whether it happened, or will when repeated: see `Backoff.wait`."""
+
+
 @dataclass
 class Backoff:
-    """Full-jitter exponential waiting up to a deadline.
+    """Full-jitter exponential waiting up to a deadline; denials have a patience of their own.
 
     Source: M. Brooker, "Exponential Backoff And Jitter": sleep a uniform share of min(cap, base * 2^attempt).
     """
@@ -46,24 +51,35 @@ class Backoff:
     base_s: float = 0.1
     cap_s: float = 10.0
     deadline_s: float = 600.0
-    _started: float | None = None
+    denied_patience_s: float = 0.0
+    _since: dict[bool, float] = field(default_factory=dict)  # of denials, of everything else: when the first came
     _count: int = 0
 
-    def wait(self, error: RetriableError | AccessDeniedError, patience_s: float | None = None) -> None:
-        """Sleep before the next try. Raises: `error` once the patience is used up."""
+    def wait(self, error: RetriableError | AccessDeniedError) -> None:
+        """Sleep before the next try.
+
+        Raises: `error` once the patience is used up; at once a denial without any, or that the store is full.
+        """
+        if isinstance(error, StoreFullError):
+            raise error
         now = self.clock.monotonic_s()
-        if self._started is None:
-            self._started = now
-        ceiling = min(self.cap_s, self.base_s * 2**self._count)
-        pause = self.rng.uniform(0, ceiling)
-        wish = error.retry_after_s if isinstance(error, RetriableError) else None
-        if wish is not None:
-            pause = max(pause, wish)
-        limit = self.deadline_s if patience_s is None else min(patience_s, self.deadline_s)
-        if now - self._started + pause > limit:
+        is_denied = isinstance(error, AccessDeniedError)
+        since = self._since.setdefault(is_denied, now)
+        pause = self.rng.uniform(0, min(self.cap_s, self.base_s * 2**self._count))
+        if isinstance(error, RetriableError) and error.retry_after_s is not None:
+            pause = max(pause, error.retry_after_s)
+        limit = min(self.denied_patience_s, self.deadline_s) if is_denied else self.deadline_s
+        if limit <= 0 or now - since + pause > limit:
             raise error
         self._count += 1
         self.clock.sleep(pause)
+
+
+@dataclass
+class Proof:
+    """Whether a write of this process ever succeeded: from then on a denial may be credentials that just rotated."""
+
+    given: bool = False
 
 
 @dataclass(frozen=True)
@@ -74,10 +90,11 @@ class Writer:
     clock: Clock
     rng: random.Random = field(default_factory=random.Random)
     deadline_s: float = 600.0
-    proven: bool = False
+    proof: Proof = field(default_factory=Proof)
 
     def backoff(self) -> Backoff:
-        return Backoff(self.clock, self.rng, deadline_s=self.deadline_s)
+        patience_s = DENIED_PATIENCE_S if self.proof.given else 0.0
+        return Backoff(self.clock, self.rng, deadline_s=self.deadline_s, denied_patience_s=patience_s)
 
     def retrying(self, call: Callable[[], T]) -> T:
         """Repeat an idempotent `call` until it answers. Raises: its error once the deadline has passed."""
@@ -85,7 +102,7 @@ class Writer:
         while True:
             try:
                 return call()
-            except (StoreUnavailableError, ThrottledError) as error:
+            except UNDECIDED as error:
                 backoff.wait(error)
 
     def get(self, key: str) -> Blob | None:
@@ -101,7 +118,9 @@ class Writer:
 
     def put(self, key: str, data: bytes) -> str:
         """Write an object that nobody else writes. Returns: its token."""
-        return self.retrying(lambda: self.store.put(key, data))
+        token = self.retrying(lambda: self.store.put(key, data))
+        self.proof.given = True
+        return token
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,13 +144,12 @@ def create_once(writer: Writer, key: str, data: bytes, is_mine: Callable[[bytes]
         try:
             token = writer.store.put_if_absent(key, data)
             if token is not None:
+                writer.proof.given = True
                 return Created(True, data, token)
             found = writer.store.get(key)
             return Created(is_mine(found.data), found.data, found.token)
-        except (StoreUnavailableError, ThrottledError, ObjectNotFoundError) as error:
+        except (*UNDECIDED, ObjectNotFoundError) as error:
             backoff.wait(error)
-        except AccessDeniedError as error:
-            backoff.wait(error, DENIED_PATIENCE_S if writer.proven else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,12 +170,11 @@ def swap_once(writer: Writer, key: str, data: bytes, token: str, is_mine: Callab
         try:
             new_token = writer.store.put_if_match(key, data, token)
             if new_token is not None:
+                writer.proof.given = True
                 return Swapped(True, new_token)
             found = writer.store.get(key)
             return Swapped(is_mine(found.data), found.token)
         except ObjectNotFoundError:
             return Swapped(False, "")
-        except (StoreUnavailableError, ThrottledError) as error:
+        except UNDECIDED as error:
             backoff.wait(error)
-        except AccessDeniedError as error:
-            backoff.wait(error, DENIED_PATIENCE_S if writer.proven else 0.0)

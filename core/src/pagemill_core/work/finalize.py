@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from pagemill_core.errors import IntegrityError
 from pagemill_core.work import layout as keys
 from pagemill_core.work.commit import commit
 from pagemill_core.work.conditional import Writer, create_once
 from pagemill_core.work.layout import RunLayout
+from pagemill_core.work.plan import read_plan
 from pagemill_core.work.publish import View, publish_shard
-from pagemill_core.work.records import Marker, OutputRef, PlanPointer, RunReport, Success, Totals
+from pagemill_core.work.records import Marker, OutputRef, PlanPointer, RunEntry, RunReport, Success, Totals
 from pagemill_core.work.rollup import segment_markers
 from pagemill_core.work.tracker import Tracker
 
@@ -58,28 +60,57 @@ def publish_missing(writer: Writer, layout: RunLayout, shard_count: int, kind: K
 def seal_missing(writer: Writer, layout: RunLayout, tracker: Tracker, kind: Kind, attempt: str) -> int:
     """Commit every shard that has no marker by the same create-if-absent as everyone, so that a zombie loses.
 
-    Only while the run's entry is Sealing. Returns: how many shards were sealed by us.
+    `attempt` must be new at each call: a shard's earlier sealing may still be on its way, with other bytes.
+    Returns: how many shards were sealed by us.
+    Raises: IntegrityError unless the run's entry is Sealing; once it is, it stays so until the run ends.
     """
+    key = keys.run_entry(layout.seq)
+    blob = writer.get(key)
+    state = "missing" if blob is None else RunEntry.from_bytes(blob.data, key).state
+    if state != "Sealing":
+        raise IntegrityError(f"{layout.run} is {state}; only a run whose entry is Sealing may be sealed")
     sealed = 0
     for shard in list(tracker.missing()):
         sealed += commit(writer, layout, kind.seal(shard, attempt)).won
     return sealed
 
 
+def publish_subtracted(writer: Writer, pointer: PlanPointer, kind: Kind) -> int:
+    """Write the views that given-up runs left unwritten and this run's plan relies on. Returns: of how many shards."""
+    count = 0
+    for run in pointer.subtracted:
+        earlier = read_plan(writer, RunLayout(run))
+        if earlier is not None:
+            count += publish_missing(writer, RunLayout(run), earlier.shards, kind)
+    return count
+
+
 def write_dataset(writer: Writer, layout: RunLayout, shard_count: int, kind: Kind) -> list[OutputRef]:
-    """Write the dataset of a run whose shards all have markers, a segment at a time in constant memory."""
-    return [
-        kind.write_dataset(segment, list(segment_markers(writer, layout, segment)))
-        for segment in range(-(-shard_count // keys.SEGMENT_SHARDS))
-    ]
+    """Write the dataset of a run whose shards all have markers, a segment at a time in constant memory.
+
+    Raises: IntegrityError when a marker is missing after all.
+    """
+    parts = []
+    for segment in range(-(-shard_count // keys.SEGMENT_SHARDS)):
+        markers = list(segment_markers(writer, layout, segment))
+        want = min(keys.SEGMENT_SHARDS, shard_count - segment * keys.SEGMENT_SHARDS)
+        if len(markers) != want:
+            raise IntegrityError(f"{layout.run}: segment {segment} has {len(markers)} of {want} markers")
+        parts.append(kind.write_dataset(segment, markers))
+    return parts
 
 
 def succeed(writer: Writer, layout: RunLayout, pointer: PlanPointer, totals: Totals, kind: Kind) -> Success:
     """Write everything that needs every shard, then `_SUCCESS.json`, created once; a late finalizer reads it back.
 
-    Call only when the tracker is complete.
+    Raises: IntegrityError when `totals` do not count every shard.
     """
+    if totals.shards_done != pointer.shards:
+        raise IntegrityError(
+            f"{layout.run} has {totals.shards_done} of {pointer.shards} shards: it did not succeed yet"
+        )
     publish_missing(writer, layout, pointer.shards, kind)
+    publish_subtracted(writer, pointer, kind)
     dataset = write_dataset(writer, layout, pointer.shards, kind)
     kind.write_merged(pointer, totals)
     success = Success(

@@ -5,8 +5,8 @@ Layer: `core.work`. What stands in the index is the worker's; this module only m
 
 from __future__ import annotations
 
-from pagemill_core.errors import StoreUnavailableError, ThrottledError
-from pagemill_core.work.conditional import Writer
+from pagemill_core.errors import StoreUnavailableError
+from pagemill_core.work.conditional import UNDECIDED, Writer
 from pagemill_core.work.layout import INDEX_POINTER
 from pagemill_core.work.records import IndexPointer
 
@@ -27,11 +27,11 @@ def show_index(writer: Writer, pointer: IndexPointer) -> bool:
                 return True
             blob = writer.get(INDEX_POINTER)
             if blob is None:
-                continue
+                raise StoreUnavailableError(f"{INDEX_POINTER} exists and is not there: it was deleted meanwhile")
             found = IndexPointer.from_bytes(blob.data, INDEX_POINTER)
             if found.seq >= pointer.seq:
                 return found == pointer
             if writer.store.put_if_match(INDEX_POINTER, body, blob.token) is not None:
                 return True
-        except (StoreUnavailableError, ThrottledError) as error:
+        except UNDECIDED as error:
             backoff.wait(error)

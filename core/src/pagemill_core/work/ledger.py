@@ -183,8 +183,8 @@ class Ledger:
         past = self._past(request, newest.entry.seq)
         if past.finished is not None and not request.incremental:
             return Adoption(Standing.COMPLETE, past.finished)
-        mine = self._newest_of_mine(newest.entry.seq)
-        if mine is not None and mine.entry.state == "Finished" and mine.entry.work_key == request.work_key:
+        mine = self._last_finished_by_me(newest.entry.seq)
+        if mine is not None and mine.entry.work_key == request.work_key:
             # A repeated pass. The newest run alone does not show it: another job may have run here since, and two
             # incremental jobs of the same work would claim runs in turn for ever.
             return Adoption(Standing.COMPLETE, mine)
@@ -208,8 +208,9 @@ class Ledger:
         finished = of_work[0] if of_work and of_work[0].entry.state == "Finished" else None
         return _Past(finished, tuple(held.entry for held in of_work if held.entry.state == "GivenUp"))
 
-    def _newest_of_mine(self, last_seq: int) -> Held | None:
-        return next((held for held in self._back_from(last_seq) if self.is_mine(held.entry)), None)
+    def _last_finished_by_me(self, last_seq: int) -> Held | None:
+        finished = (held for held in self._back_from(last_seq) if held.entry.state == "Finished")
+        return next((held for held in finished if self.is_mine(held.entry)), None)
 
     def _back_from(self, last_seq: int) -> Iterator[Held]:
         return (self._final.get(seq) or self.read(seq) for seq in range(last_seq, 0, -1))
@@ -266,8 +267,11 @@ class Ledger:
 
         Keeps what others may change (`desired`). Raises: OutputBusyError when the run was taken over or ended.
         """
+        beat = held.entry.beat
         while True:
             self._require_mine(held.entry)
+            if held.entry.beat > beat:
+                return held  # renewed by our own write, whose reply was lost before somebody else's change
             now = self._writer.clock.now()
             renewed = self.change(
                 held,

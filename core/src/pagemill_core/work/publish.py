@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pagemill_core.errors import StoreUnavailableError, ThrottledError
+from pagemill_core.errors import StoreUnavailableError
+from pagemill_core.storage.store import ObjectInfo
 from pagemill_core.work.commit import crc32
-from pagemill_core.work.conditional import Writer
+from pagemill_core.work.conditional import UNDECIDED, Writer
 from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.records import PublishedRecord, PublishedView
 
@@ -41,16 +42,22 @@ def publish_view(writer: Writer, view: View, seq: int) -> bool:
                 return True
             info = writer.store.head(view.key)
             if info is None:
-                continue
-            there = int(info.meta.get(META_SEQ, "0"))
+                raise StoreUnavailableError(f"{view.key} exists and is not there: it was deleted meanwhile")
+            there = _seq_of(info)
             if there > seq:
                 return False
             if there == seq and info.meta.get(META_CRC32) == meta[META_CRC32] and info.size == len(view.data):
                 return True
             if writer.store.put_if_match(view.key, view.data, info.token, meta=meta) is not None:
                 return True
-        except (StoreUnavailableError, ThrottledError) as error:
+        except UNDECIDED as error:
             backoff.wait(error)
+
+
+def _seq_of(info: ObjectInfo) -> int:
+    """The run whose view this is, 0 for a file that Pagemill did not write."""
+    text = info.meta.get(META_SEQ, "")
+    return int(text) if text.isdecimal() and text.isascii() else 0
 
 
 def publish_shard(writer: Writer, layout: RunLayout, shard: int, views: Iterable[View]) -> PublishedRecord:

@@ -141,7 +141,11 @@ class PlanPart(Sub):
 
 
 class PlanPointer(Record):
-    """`plan.json`: created once, names the tables that count. `work` is the job's work fields as the user gave them."""
+    """`plan.json`: created once, names the tables that count. `work` is the job's work fields as the user gave them.
+
+    `subtracted` are the given-up runs whose committed successes this plan leaves out; whoever finalizes this run
+    completes their views too, since nobody else will.
+    """
 
     run: str
     attempt: str
@@ -184,8 +188,7 @@ class Marker(Record):
 class AttemptRecord(Record):
     """One execution of a shard by one worker; no `ending` and no marker of this attempt means a death.
 
-    `in_flight` names the rows at work, from the shard's second attempt on. `deaths` carries rows that were in flight
-    at earlier deaths, with how often.
+    `in_flight` names the rows at work, from the shard's second attempt on.
     """
 
     shard: int

@@ -38,24 +38,30 @@ class Tracker:
         self._writer = writer
         self._layout = layout
         self._shard_count = shard_count
-        self._open: dict[int, _Segment] | None = None
+        self._folded: set[int] | None = None
+        self._loaded = 0  # segments below this number are counted or open
+        self._open: dict[int, _Segment] = {}
         self._polls = 0
         self._items = Counts()
         self._classes: Counter[str] = Counter()
-        self._samples: list[FailureSample] = []
+        self._samples: list[tuple[int, int, FailureSample]] = []
         self._shards_done = 0
-        self._seconds = 0.0
+        self._milliseconds = 0
 
     @property
     def totals(self) -> Totals:
-        """What the last poll saw. O(1) in the number of shards."""
+        """What the last poll saw. O(1) in the number of shards.
+
+        Equal for equal sets of markers, in whatever order they were seen: merged views are made of it, and a late
+        finalizer must write the same bytes.
+        """
         return Totals(
             shards=self._shard_count,
             shards_done=self._shards_done,
             items=self._items,
             failure_classes=dict(sorted(self._classes.items())),
-            failures=list(self._samples),
-            seconds=round(self._seconds, 3),
+            failures=[sample for _, _, sample in self._samples],
+            seconds=self._milliseconds / 1000,
         )
 
     @property
@@ -79,17 +85,19 @@ class Tracker:
             yield from (shard for shard in range(first, first + segment.size) if shard not in segment.done)
 
     def _load(self) -> dict[int, _Segment]:
-        if self._open is None:
-            folded = folded_segments(self._writer, self._layout)
-            self._open = {}
-            for number in range(-(-self._shard_count // keys.SEGMENT_SHARDS)):
+        """The open segments, after counting the folded ones: each as a whole, so that a read that fails is repeated
+        without counting anything twice."""
+        if self._folded is None:
+            self._folded = folded_segments(self._writer, self._layout)
+        while self._loaded * keys.SEGMENT_SHARDS < self._shard_count:
+            number = self._loaded
+            markers = read_rollup(self._writer, self._layout, number) if number in self._folded else None
+            if markers is None:
                 size = min(keys.SEGMENT_SHARDS, self._shard_count - number * keys.SEGMENT_SHARDS)
-                markers = read_rollup(self._writer, self._layout, number) if number in folded else None
-                if markers is None:
-                    self._open[number] = _Segment(size)
-                else:
-                    for marker in markers:
-                        self._count(marker)
+                self._open[number] = _Segment(size)
+            for marker in markers or ():
+                self._count(marker)
+            self._loaded += 1
         return self._open
 
     def _look(self, number: int, segment: _Segment) -> bool:
@@ -100,7 +108,7 @@ class Tracker:
             self._count(marker)
         if len(segment.done) == segment.size:
             write_rollup(self._writer, self._layout, number, segment.markers)
-            del self._load()[number]
+            del self._open[number]
         return bool(new)
 
     def _candidates(self, number: int, segment: _Segment) -> list[int]:
@@ -120,5 +128,7 @@ class Tracker:
         self._shards_done += 1
         self._items += marker.items
         self._classes.update(marker.failure_classes)
-        self._seconds += marker.seconds
-        self._samples.extend(marker.failures[: MAX_SAMPLES - len(self._samples)])
+        self._milliseconds += round(marker.seconds * 1000)
+        if marker.failures:
+            numbered = ((marker.shard, place, sample) for place, sample in enumerate(marker.failures))
+            self._samples = sorted([*self._samples, *numbered], key=lambda found: found[:2])[:MAX_SAMPLES]

@@ -96,8 +96,8 @@ class ImagesSource(PagedSource):
         return True if self.recursive is None else self.recursive
 
 
-class RetryOfSource(ApiModel):
-    """Exactly the failed items of an earlier run on the same output."""
+class RetryOfSource(PagedSource):
+    """Exactly the failed items of an earlier run on the same output; `pdfDpi` must be that run's."""
 
     run: RunId = Field(description="The run's id, such as 00000007-9c66e1f0; `pagemill runs` lists them.")
 
