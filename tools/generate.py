@@ -35,7 +35,10 @@ class Generator:
         return function()
 
 
-GENERATORS = (Generator("pagemill_core.api.crd.generate:render_all", owns=("crds/*.yaml",)),)
+GENERATORS = (
+    Generator("pagemill_core.api.crd.generate:render_all", owns=("crds/*.yaml",)),
+    Generator("pagemill_cli.reference:render_all"),
+)
 
 
 class ConflictError(Exception):

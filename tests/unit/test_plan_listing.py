@@ -12,7 +12,6 @@ from pagemill_core.errors import SourceError
 from pagemill_core.storage.memory import MemoryStore
 from pagemill_core.storage.store import ObjectInfo
 from pagemill_worker.fetch.fetched import local_version
-from pagemill_worker.fetch.fetched import local_version
 from pagemill_worker.plan.listing import Selection, list_images, own_places
 from pagemill_worker.plan.request import ImagesRequest
 from pagemill_worker.plan.rows import Candidates

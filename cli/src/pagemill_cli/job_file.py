@@ -15,6 +15,7 @@ from pagemill_core.api.load import read_jobs as parse_jobs
 from pagemill_core.api.v1alpha1 import EmbeddingJob, OcrJob
 from pagemill_core.errors import InvalidSpecError
 from pagemill_core.storage.s3_settings import S3Settings
+from pagemill_core.work.pod import s3_settings
 from pagemill_worker.environment import JobEnvironment
 
 Job = OcrJob | EmbeddingJob
@@ -40,20 +41,17 @@ def read_jobs(path: str) -> tuple[list[Job], list[str], Path]:
     return list(loaded.jobs), [str(warning) for warning in loaded.warnings], base
 
 
-def s3_settings(job: Job, settings: CliSettings) -> S3Settings:
-    """How the job's store is reached from here."""
-    storage = job.spec.effective_storage
-    sse = {"none": "", "AES256": "AES256", "kms": "aws:kms"}[storage.effective_sse]
-    key = f":{storage.kms_key_id}" if sse == "aws:kms" and storage.kms_key_id else ""
-    return S3Settings(
-        endpoint=settings.s3_endpoint or storage.effective_endpoint,
-        region=settings.s3_region or storage.region or "",
-        access_key=settings.s3_access_key,
-        secret_key=settings.s3_secret_key,
-        ca_path=Path(settings.s3_ca_file) if settings.s3_ca_file else None,
-        addressing=storage.effective_addressing,
-        sse=sse + key,
-    )
+def store_settings(job: Job, settings: CliSettings) -> S3Settings:
+    """How the job's store is reached from here: as a pod would, with this command's settings over the file's."""
+    found = s3_settings(job.spec.effective_storage, region=settings.s3_region)
+    ours = {
+        "endpoint": settings.s3_endpoint,
+        "region": settings.s3_region,
+        "access_key": settings.s3_access_key,
+        "secret_key": settings.s3_secret_key if settings.s3_access_key else None,
+        "ca_path": Path(settings.s3_ca_file) if settings.s3_ca_file else None,
+    }
+    return found.model_copy(update={name: value for name, value in ours.items() if value})
 
 
 def environment_of(job: Job, base: Path, settings: CliSettings, api_key: str = "") -> JobEnvironment:
@@ -66,7 +64,7 @@ def environment_of(job: Job, base: Path, settings: CliSettings, api_key: str = "
     return JobEnvironment(
         job=job,
         base=base,
-        s3=s3_settings(job, settings),
+        s3=store_settings(job, settings),
         api_key=SecretStr(api_key) if api_key else settings.api_key,
         allowed_hosts=tuple(host.strip() for host in settings.allowed_hosts.split(",") if host.strip()),
         price_per_hour=str(settings.price_per_hour),

@@ -13,9 +13,10 @@ from rich.markup import escape
 from typer.exceptions import TyperException
 
 from pagemill_cli.commands import register
-from pagemill_core.errors import EXIT_BUG, EXIT_INTERRUPTED, PagemillError
+from pagemill_core.errors import EXIT_BUG, EXIT_INTERRUPTED, PagemillError, RetriableError
 
 EXIT_USAGE = 64
+TRY_AGAIN = "run the same command again, now or later: only what is missing is done"
 
 app = typer.Typer(
     name="pagemill",
@@ -37,8 +38,9 @@ def _pagemill() -> None:
 def explain(error: PagemillError, console: Console) -> None:
     """Tell what is wrong and what to do next, without a traceback."""
     console.print(f"[bold red]{error.reason}[/]: {escape(error.message)}", highlight=False, soft_wrap=True)
-    if error.advice:
-        console.print(f"[dim]→[/] {escape(error.advice)}", highlight=False, soft_wrap=True)
+    advice = error.advice or (TRY_AGAIN if isinstance(error, RetriableError) else "")
+    if advice:
+        console.print(f"[dim]→[/] {escape(advice)}", highlight=False, soft_wrap=True)
 
 
 def main() -> None:

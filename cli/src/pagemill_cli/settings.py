@@ -8,8 +8,10 @@ from __future__ import annotations
 
 from decimal import Decimal
 
-from pydantic import AliasChoices, Field, SecretStr
+from pydantic import AliasChoices, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from pagemill_core.errors import InvalidSpecError
 
 
 class CliSettings(BaseSettings):
@@ -34,3 +36,13 @@ class CliSettings(BaseSettings):
     price_per_hour: Decimal = Field(
         default=Decimal(0), ge=0, description="what this machine costs, for estimates and budgets"
     )
+
+
+def read_settings() -> CliSettings:
+    """The settings of this process. Raises: InvalidSpecError naming the variable; its value may be a secret."""
+    try:
+        return CliSettings()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = f"PAGEMILL_{'_'.join(map(str, first['loc'])).upper()}".replace("PAGEMILL_PAGEMILL_", "PAGEMILL_")
+        raise InvalidSpecError(f"{name}: {first['msg']}", advice="mend or unset the environment variable") from None

@@ -1,19 +1,35 @@
 """The commands, one module each.
 
 Layer: `cli.commands`, below `main`. A command parses nothing itself: typer gives it typed options, and it calls one
-function of `cli.local` or `cli.output_view` and prints what that returns.
+function of `cli.local` or `cli.output` and prints what that returns.
 """
 
 from __future__ import annotations
 
 import typer
 
-from pagemill_cli.commands import run
+from pagemill_cli.commands import cat, engines, gc, models, plan, retry, run, runs, schema, status, verify
+
+RUNNING = "Running a job"
+LOOKING = "Looking at an output"
+KEEPING = "Keeping an output in order"
+MACHINE = "This machine"
 
 
 def register(app: typer.Typer) -> None:
-    """Add every command to the app."""
-    app.command("run")(run.run)
+    """Add every command to the app, in the order in which people meet them."""
+    app.command("run", rich_help_panel=RUNNING)(run.run)
+    app.command("plan", rich_help_panel=RUNNING)(plan.plan)
+    app.command("retry", rich_help_panel=RUNNING)(retry.retry)
+    app.command("status", rich_help_panel=LOOKING)(status.status)
+    app.command("cat", rich_help_panel=LOOKING)(cat.cat)
+    app.command("runs", rich_help_panel=LOOKING)(runs.runs)
+    app.command("verify", rich_help_panel=KEEPING)(verify.verify)
+    app.command("gc", rich_help_panel=KEEPING)(gc.gc)
+    app.command("release", rich_help_panel=KEEPING)(runs.release)
+    app.command("engines", rich_help_panel=MACHINE)(engines.engines)
+    app.add_typer(models.app, name="models", rich_help_panel=MACHINE)
+    app.command("schema", rich_help_panel=MACHINE)(schema.schema)
 
 
 __all__ = ["register"]

@@ -25,6 +25,7 @@ from pagemill_core.work.tracker import Tracker
 from pagemill_core.work.usage import Spent, UsageReader
 from pagemill_core.work.waves import create_wave, newest_wave, read_wave, to_ranges
 from pagemill_worker.finalize.ocr import OcrKind
+from pagemill_worker.work.pool import Answer
 from pagemill_worker.work.step import Listeners, UsageClock
 
 LOOK_EVERY_S = 2.0
@@ -173,9 +174,14 @@ class _Drive:
         owned = {shard for first, last in wave.ranges for shard in range(first, last + 1)} if wave else set()
         shards = iter([shard for shard in self._counted.missing() if shard in owned])
         with _Watch(self._check) as watch:
-            listeners = replace(self._d.listeners, should_stop=watch.must_stop)
+            listeners = replace(self._d.listeners, progress=self._hear, should_stop=watch.must_stop)
             stopped = self._d.steps.work(self._open_kind(), shards, listeners)
         self._wave_is_over = not stopped
+
+    def _hear(self, answer: Answer) -> None:
+        """Count what a remote engine charged for an item, before its shard is committed: money is spent by then."""
+        self._d.usage.add_api_cost(answer.api_cost)
+        self._d.listeners.progress(answer)
 
     def _check(self) -> bool:
         """In the watching thread, every few seconds of a wave: whether work must stop."""
@@ -195,9 +201,9 @@ class _Drive:
         kind, pointer = self._open_kind(), self._planned
         self._d.usage.write()
         succeed(self._d.writer, self._d.layout, pointer, self._scene.totals, kind)
-        self._d.heart.update(state="Finished", reason="Complete", fingerprint=pointer.fingerprint)
         outcome = self._verdict()
-        self._report(outcome)
+        self._report(outcome)  # first, since nobody comes back to a run that is Finished
+        self._d.heart.update(state="Finished", reason="Complete", fingerprint=pointer.fingerprint)
         return outcome
 
     def _leave(self, decision: Decision) -> Outcome:

@@ -5,6 +5,7 @@ Layer: `cli.local`, its top. Prints nothing; whoever shows progress listens.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import platform
@@ -19,12 +20,18 @@ from pagemill_cli.local.engines import EnginesAhead
 from pagemill_cli.local.heartbeat import Heartbeat
 from pagemill_core.api.v1alpha1 import OcrJob
 from pagemill_core.api.workkey import work_key
-from pagemill_core.errors import IntegrityError, OutputBusyError, PagemillError
+from pagemill_core.errors import (
+    IntegrityError,
+    OutputBusyError,
+    PagemillError,
+    RetriableError,
+    StoreUnavailableError,
+)
 from pagemill_core.ids import ulid
 from pagemill_core.storage.probe import probe
 from pagemill_core.work.conditional import Writer
 from pagemill_core.work.finalize import read_success
-from pagemill_core.work.layout import RunLayout
+from pagemill_core.work.layout import RUNS_PREFIX, RunLayout
 from pagemill_core.work.ledger import Adoption, Ledger, Owner, Standing, WorkRequest
 from pagemill_core.work.lifecycle import Limits, too_many_failures
 from pagemill_core.work.plan import read_plan
@@ -39,7 +46,7 @@ from pagemill_worker.plan.job import PlanCaller, plan_job
 from pagemill_worker.work.pool import Pool
 from pagemill_worker.work.step import Listeners, UsageClock, WorkOptions, pool_settings, work_step
 
-ASK_AGAIN_S = 5.0
+ASK_AGAIN_S = 2.0
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,8 @@ def run_job(environment: JobEnvironment, options: RunOptions) -> RunResult:
     job = environment.job
     checked_adapter(engine_settings(job, environment.api_key.get_secret_value()))
     store = environment.open_output()
+    # Once work is under way an outage is waited for; at the start a wrong address is more likely, and a person waits.
+    next(iter(store.list(RUNS_PREFIX, limit=1)), None)
     writer = environment.writer(store)
     ledger = open_ledger(writer, job.metadata.name or "pagemill run")
     request = WorkRequest(
@@ -203,12 +212,13 @@ class _OpenRun:
 
     def _let_go(self, heart: Heartbeat, error: PagemillError) -> None:
         """Release the entry, so that the next command need not wait; a run without a plan is of no use to anyone."""
-        if heart.lost:
-            return
-        if read_plan(self.writer, self.layout) is None:
-            heart.update(state="GivenUp", reason=error.reason, owner="")
-        else:
-            heart.update(owner="", reason=error.reason)
+        if heart.lost or isinstance(error, StoreUnavailableError):
+            return  # a store that just used up all patience would use it up once more; a dead holder is noticed anyway
+        with contextlib.suppress(RetriableError):  # `error` is what counts
+            if read_plan(self.writer, self.layout) is None:
+                heart.update(state="GivenUp", reason=error.reason, owner="")
+            else:
+                heart.update(owner="", reason=error.reason)
 
     def _plan(self, engines: EnginesAhead) -> PlanPointer:
         engines.start()

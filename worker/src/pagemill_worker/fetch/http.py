@@ -12,6 +12,7 @@ import email.utils
 import functools
 import random
 import ssl
+import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ class _Wanted:
 
 
 class HttpFetcher:
-    """A `Fetcher` of URLs, versions being their ETags. Close it when done."""
+    """A `Fetcher` of URLs, versions being their ETags. Closed with `close`, or when it is no longer used."""
 
     def __init__(
         self,
@@ -98,6 +99,8 @@ class HttpFetcher:
             keepalive_expiry=30.0,
             network_backend=self._network,
         )
+        # Idle connections would outlive a fetcher that nobody closes, such as one below a wrapper.
+        weakref.finalize(self, self._pool.close)
 
     def fetch(self, uri: str, *, expected_version: str | None = None, max_bytes: int) -> Fetched:
         fetched = self._fetch(_Wanted(uri, {}, max_bytes))

@@ -80,10 +80,12 @@ def _fold_result(rows: dict[bytes, Row], identity: bytes, result: ItemResult, fi
     version = result.version_read or result.item.version
     if result.status == "skipped" or (result.failure is not None and result.failure.error_class == "DuplicateId"):
         return
-    same = old is not None and version is not None and old["version"] == version and old["fingerprint"] == fingerprint
-    if result.status == "failed" and same and old is not None and old["status"] == "succeeded":
+    if old is not None and old["fingerprint"] != fingerprint:
+        old = None
+    differs = old is not None and None not in (version, old["version"]) and version != old["version"]
+    if result.status == "failed" and old is not None and old["status"] == "succeeded" and not differs:
         return
-    failed_before = old["failed_runs"] if same and old is not None else 0
+    failed_before = old["failed_runs"] if old is not None and version is not None and old["version"] == version else 0
     rows[identity] = {
         "identity": identity,
         "id": result.item.id,

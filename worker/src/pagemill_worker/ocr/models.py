@@ -63,7 +63,7 @@ def prepare_models(engine: str, paths: OcrSettings) -> list[Path]:
     if engine != "paddleocr":
         return []
     versions = [version for version in _PADDLE_VERSIONS if _is_there(version, paths)]
-    models = [find_model(version, part, paths) for version in versions for part in ("det", "rec")]  # type: ignore[arg-type]
+    models = [find_model(version, part, paths) for version in versions for part in ("det", "rec")]
     return [prepare(model, paths.cache_dir) for model in models]
 
 
@@ -107,9 +107,11 @@ def store_model(folder: Path, name: str, data: bytes, sha256: str = "") -> Path:
 
 def _is_there(version: Version, paths: OcrSettings) -> bool:
     try:
-        return bool(find_model(version, "det", paths) and find_model(version, "rec", paths))
+        find_model(version, "det", paths)
+        find_model(version, "rec", paths)
     except EngineUnavailableError:
         return False
+    return True
 
 
 def _paths(engine: str, paths: OcrSettings) -> Iterator[tuple[str, Path]]:
@@ -132,7 +134,7 @@ def _paths(engine: str, paths: OcrSettings) -> Iterator[tuple[str, Path]]:
             for version in _PADDLE_VERSIONS:
                 if _is_there(version, paths):
                     for part in ("det", "rec"):
-                        yield from find_model(version, part, paths).files().items()  # type: ignore[arg-type]
+                        yield from find_model(version, part, paths).files().items()
             yield from _prepared(paths.cache_dir)
 
 

@@ -20,6 +20,8 @@ from pagemill_worker.work.runner import Prepared, Processed
 
 RUNNER = "pagemill_worker.testing.faulty_runner:make_runner"
 BALLAST_BYTES = 64 << 20
+GULP_BYTES = 512 << 20  # what an item that says gulp needs for a while
+GULP_S = 1.0  # long enough for the supervisor to see it
 
 
 def setup_message(*, batch_size: int = 1, threads: int = 1, refuse: bool = False, log: str = "") -> dict[str, Any]:
@@ -38,7 +40,7 @@ def make_runner(settings: Mapping[str, Any]) -> FaultyRunner:
 
 
 class FaultyRunner:
-    """Does what each item says: ok, missing, engine, hang, segfault, abort, exit, kill, eat, slow, hang-prepare."""
+    """Does as items say: ok, missing, engine, hang, hang-prepare, segfault, abort, exit, kill, eat, gulp, slow."""
 
     def __init__(self, batch_size: int, threads: int, log: str) -> None:
         self.batch_size = batch_size
@@ -81,11 +83,22 @@ class FaultyRunner:
             os.kill(os.getpid(), signal.SIGKILL)
         if wish == "bug":
             raise RuntimeError("planted")
-        while wish == "eat":
-            ballast = mmap.mmap(-1, BALLAST_BYTES)
-            ballast.write(b"x" * BALLAST_BYTES)
-            self._ballast.append(ballast)
+        self._use_memory(wish)
         return Processed("succeeded", payload={"text": wish})
+
+    def _use_memory(self, wish: str) -> None:
+        while wish == "eat":
+            self._eat()
+        if wish == "gulp":
+            for _ in range(GULP_BYTES // BALLAST_BYTES):
+                self._eat()
+            time.sleep(GULP_S)
+            self._ballast.clear()
+
+    def _eat(self) -> None:
+        ballast = mmap.mmap(-1, BALLAST_BYTES)
+        ballast.write(b"x" * BALLAST_BYTES)
+        self._ballast.append(ballast)
 
 
 def _wish(item: PlannedItem) -> str:

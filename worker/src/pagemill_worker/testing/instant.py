@@ -59,7 +59,8 @@ def make_adapter(name: str, _paths: OcrSettings) -> EngineAdapter:
 class InstantPool:
     """Has the interface of `work.pool.Pool`, without processes: one item is read at each poll, by `read`.
 
-    `log` is a file that gets the id of each item begun, so that a test can count work done twice.
+    `log` is a file that gets the id of each item begun, so that a test can count work done twice; an item that is
+    still what an earlier run has read costs no work.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class InstantPool:
         log: Path | None = None,
         read: Callable[[PlannedItem], Answer] | None = None,
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._log = log
         self._read = read or read_file
         self._queue: deque[PlannedItem] = deque()
@@ -79,19 +80,22 @@ class InstantPool:
     def __enter__(self) -> InstantPool:
         return self
 
+    def start(self) -> None:
+        """There is nothing to start."""
+
     def __exit__(self, *_: object) -> None:
         self._queue.clear()
 
     @property
     def hunger(self) -> int:
-        return self._settings.processes * (self._settings.depth + 1) - len(self._queue)
+        return self.settings.processes * (self.settings.depth + 1) - len(self._queue)
 
     @property
     def is_idle(self) -> bool:
         return not (self._queue or self._given_up)
 
     def submit(self, item: PlannedItem, deaths: int = 0) -> None:
-        if deaths > self._settings.max_deaths:
+        if deaths > self.settings.max_deaths:
             failure = ItemFailure.of(ItemKilledWorker(f"{item.uri}: given up after {deaths} tries"))
             self._given_up.append(Answer(ItemResult(item, "failed", failure=failure)))
         else:
@@ -106,10 +110,7 @@ class InstantPool:
     def poll(self, timeout_s: float) -> list[Answer]:
         answers, self._given_up = self._given_up, []
         if self._queue:
-            if self._log is not None:
-                with self._log.open("a", encoding="utf-8") as log:
-                    log.write(f"{self._queue[0].id}\n")
-            answers.append(self._read(self._queue[0]))
+            answers.append(self._answer(self._queue[0]))
             self._queue.popleft()
         elif not answers:
             time.sleep(min(timeout_s, 0.001))
@@ -122,6 +123,25 @@ class InstantPool:
 
     def close(self) -> None:
         self._queue.clear()
+
+    def _answer(self, item: PlannedItem) -> Answer:
+        if is_unchanged(item):
+            return Answer(ItemResult(item, "skipped", version_read=item.earlier_version))
+        if self._log is not None:
+            with self._log.open("a", encoding="utf-8") as log:
+                log.write(f"{item.id}\n")
+        return self._read(item)
+
+
+def is_unchanged(item: PlannedItem) -> bool:
+    """Whether the plan knows no version of an item, an earlier run read one, and the file still has it."""
+    if item.version is not None or item.earlier_version is None:
+        return False
+    try:
+        found = LocalFetcher().fetch_if_changed(item.uri, earlier_version=item.earlier_version, max_bytes=MAX_BYTES)
+    except ItemError:
+        return False
+    return found is None
 
 
 def read_file(item: PlannedItem) -> Answer:

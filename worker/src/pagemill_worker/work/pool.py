@@ -39,8 +39,9 @@ class PoolSettings:
 
     `setup` is the first message to each child and may hold secrets: it goes through a pipe, never through arguments
     or the environment. `depth` is how many items a child holds at once. `memory_bytes` is each child's limit, None
-    for no watch. `max_deaths`: an item in flight at more deaths than this is given up on. `recycle_after_items`:
-    a child is replaced after that many, because engines leak.
+    for no watch; an item tried again alone may use what the other children leave of theirs. `max_deaths`: an item in
+    flight at more deaths than this is given up on. `recycle_after_items`: a child is replaced after that many, because
+    engines leak.
     """
 
     setup: Mapping[str, Any]
@@ -280,7 +281,7 @@ class Pool:
         self._watched_at = now
         for child in list(self._children):
             overdue = [row for row, since in child.begun.items() if now - since > self._settings.item_timeout_s]
-            memory = self._settings.memory_bytes
+            memory = self._memory_for(child)
             if overdue:
                 for row in overdue:
                     child.tasks[row].timed_out = True
@@ -289,6 +290,14 @@ class Pool:
             elif memory is not None and (used := rss_bytes(child.process.pid)) > memory:
                 child.cause = f"its process used {used >> 20} MiB of memory, {memory >> 20} MiB are allowed"
                 self._kill(child)
+
+    def _memory_for(self, child: _Child) -> int | None:
+        """A child's limit: its share, or for one that tries a suspect alone all that the others leave, bytes."""
+        share = self._settings.memory_bytes
+        if share is None or not any(task.deaths for task in child.tasks.values()):
+            return share
+        others = sum(rss_bytes(other.process.pid) for other in self._children if other is not child)
+        return max(share, share * self._settings.processes - others)
 
     def _kill(self, child: _Child) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -25,6 +25,7 @@ from pagemill_worker.ocr.job import engine_settings, image_limits
 from pagemill_worker.ocr.runner import setup_message
 from pagemill_worker.ocr.settings import OcrSettings
 from pagemill_worker.ocr.threads import engine_environment
+from pagemill_worker.work.child_environment import split
 from pagemill_worker.work.pool import Answer, Pool, PoolSettings
 from pagemill_worker.work.session import Hooks, Session, SessionResult, SessionSettings
 
@@ -114,12 +115,12 @@ def pool_settings(environment: JobEnvironment, engine: EngineAdapter, options: W
     settings = engine_settings(environment.job, environment.api_key.get_secret_value())
     threads = max_in_flight(engine, settings)
     memory = options.memory_bytes or memory_per_process(options.processes)
+    setup = setup_message(settings, image_limits(environment.job), environment.s3, environment.allowed_hosts, threads)
+    given = split(options.environment)
     return PoolSettings(
-        setup=setup_message(
-            settings, image_limits(environment.job), environment.s3, environment.allowed_hosts, threads
-        ),
+        setup={**setup, "environment": given.by_pipe},
         processes=options.processes,
-        environment={**options.environment, **engine_environment(OcrSettings())},
+        environment={**given.plain, **engine_environment(OcrSettings())},
         depth=2 * threads,
         item_timeout_s=page_limit_s(engine, settings),
         memory_bytes=memory,

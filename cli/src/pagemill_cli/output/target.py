@@ -1,0 +1,143 @@
+"""An output, named by a job's file or by its own URI, opened for the commands that look at it.
+
+Layer: `cli.output`, its bottom.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pagemill_cli.job_file import Job, environment_of, read_jobs
+from pagemill_cli.settings import CliSettings
+from pagemill_core.api.v1alpha1 import OcrJob
+from pagemill_core.clock import SystemClock
+from pagemill_core.errors import IntegrityError, InvalidSpecError, ObjectNotFoundError
+from pagemill_core.storage.open import open_store
+from pagemill_core.storage.s3_settings import S3Settings
+from pagemill_core.work.conditional import Writer
+from pagemill_core.work.layout import RunLayout, run_id
+from pagemill_core.work.records import PlanPointer, RunEntry, Totals
+from pagemill_worker.environment import JobEnvironment, source_fetcher
+from pagemill_worker.finalize.ocr import OcrKind
+from pagemill_worker.items import PlannedItem
+from pagemill_worker.ocr.job import image_limits
+from pagemill_worker.plan.step import PlanItems
+
+PATIENCE_S = 5.0  # a person waits for these commands, and stores retry plain reads by themselves
+
+
+@dataclass(frozen=True)
+class Target:
+    """An output that can be read. `environment` is the job's when a file named it; `named` is what the user typed."""
+
+    named: str
+    writer: Writer
+    s3: S3Settings
+    settings: CliSettings
+    environment: JobEnvironment | None = None
+
+    @property
+    def uri(self) -> str:
+        return self.writer.store.uri
+
+    def environment_of_run(self, pointer: PlanPointer) -> JobEnvironment:
+        """The job as that run was planned, with this machine's ways to reach things."""
+        job = job_of_plan(pointer)
+        output = job.spec.output.model_copy(update={"uri": self.uri})
+        job = job.model_copy(update={"spec": job.spec.model_copy(update={"output": output})})
+        if self.environment is not None:
+            return replace(self.environment, job=job)
+        hosts = tuple(host.strip() for host in self.settings.allowed_hosts.split(",") if host.strip())
+        return JobEnvironment(job, Path.cwd(), self.s3, self.settings.api_key, hosts, clock=self.writer.clock)
+
+    def kind(self, pointer: PlanPointer) -> OcrKind:
+        """What reads and renders the committed data of that run."""
+        environment = self.environment_of_run(pointer)
+        fetcher = source_fetcher(environment.s3, environment.allowed_hosts)
+        limits = image_limits(environment.job)
+
+        def fetch(item: PlannedItem) -> bytes:
+            return fetcher.fetch(item.uri, expected_version=item.version, max_bytes=limits.max_bytes).data
+
+        return OcrKind(
+            job=environment.job,
+            writer=self.writer,
+            layout=RunLayout(pointer.run),
+            pointer=pointer,
+            items=PlanItems(self.writer, pointer),
+            fetch=fetch,
+            write_extras=_no_extras,
+        )
+
+
+def open_target(named: str, settings: CliSettings, job_name: str = "") -> Target:
+    """The output that `named` stands for: a URI, an existing folder, or a job's file.
+
+    `job_name` chooses among the jobs of a file. Raises: InvalidSpecError.
+    """
+    if "://" in named or (named != "-" and Path(named).is_dir()):
+        s3 = bare_s3(settings)
+        store = open_store(named, s3)
+        return Target(named, Writer(store, SystemClock(), deadline_s=PATIENCE_S), s3, settings)
+    environment = environment_of_file(named, settings, job_name)
+    writer = environment.writer(environment.open_output(), deadline_s=PATIENCE_S)
+    return Target(named, writer, environment.s3, settings, environment)
+
+
+def environment_of_file(file: str, settings: CliSettings, job_name: str = "", api_key: str = "") -> JobEnvironment:
+    """The one job of a file, or the one of that name. Raises: InvalidSpecError."""
+    jobs, _, base = read_jobs(file)
+    return environment_of(_chosen(jobs, file, job_name), base, settings, api_key)
+
+
+def bare_s3(settings: CliSettings) -> S3Settings:
+    """How a store is reached that no job's file describes: by the environment alone."""
+    return S3Settings(
+        endpoint=settings.s3_endpoint,
+        region=settings.s3_region,
+        access_key=settings.s3_access_key,
+        secret_key=settings.s3_secret_key,
+        ca_path=Path(settings.s3_ca_file) if settings.s3_ca_file else None,
+    )
+
+
+def job_of_plan(pointer: PlanPointer) -> OcrJob:
+    """The job whose work a plan recorded, defaults elsewhere. Raises: IntegrityError, InvalidSpecError."""
+    if pointer.kind != "OcrJob":
+        raise InvalidSpecError(f"run {pointer.run} is of kind {pointer.kind}; this release reads OcrJobs")
+    spec = {name: value for name, value in pointer.work.items() if name != "kind"}
+    try:
+        return OcrJob.model_validate_json(
+            json.dumps({"kind": "OcrJob", "metadata": {"name": pointer.run}, "spec": spec}, ensure_ascii=False)
+        )
+    except ValueError as error:
+        raise IntegrityError(f"the plan of run {pointer.run} records work that is no valid job") from error
+
+
+def no_run(target: Target) -> ObjectNotFoundError:
+    """What to raise when the output's ledger is empty."""
+    return ObjectNotFoundError(
+        f"{target.uri} holds no run",
+        advice="check the URI, or start one: pagemill run job.yaml",
+    )
+
+
+def layout_of(entry: RunEntry) -> RunLayout:
+    """The keys of a ledger entry's run."""
+    return RunLayout(run_id(entry.seq, entry.work_key))
+
+
+def _chosen(jobs: list[Job], file: str, job_name: str) -> Job:
+    found = [job for job in jobs if not job_name or job.metadata.name == job_name]
+    if len(found) == 1:
+        return found[0]
+    names = ", ".join(str(job.metadata.name) for job in jobs)
+    if not found:
+        raise InvalidSpecError(f"{file} holds no job named {job_name}", advice=f"it holds: {names}")
+    raise InvalidSpecError(f"{file} holds several jobs: {names}", advice="choose one with --job NAME")
+
+
+def _no_extras(_: PlanPointer, __: Totals) -> None:
+    """Whole-run files belong to whoever ends the run."""
