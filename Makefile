@@ -3,6 +3,7 @@
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint verify generate format bench chaos requirements clean
+.PHONY: cluster-up cluster-down cluster-status test-cluster
 MAKEFLAGS += --no-print-directory
 export ORT_DISABLE_TELEMETRY = 1
 
@@ -11,7 +12,7 @@ TEST_PROCESSES ?= 2
 in_test_env = py=$$(tools/bootstrap test) && export PATH="$$(dirname "$$py"):$$PATH" &&
 
 help: ## Say what can be made (this)
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Read real pages into an embedded S3 server and show the result
 	@py=$$(tools/bootstrap demo) && exec "$$py" tools/demo.py
@@ -38,6 +39,23 @@ bench: ## Measure Pagemill against bare loops and the reference tools
 
 chaos: ## Run the fault tests in their long form
 	@$(in_test_env) exec "$$py" -m pytest -q -n $(TEST_PROCESSES) --dist worksteal --chaos=long --timeout=0 tests/chaos
+
+# A Kubernetes for tests, see docs/guide/test-cluster.md. LEVEL=node needs root; the other level does not.
+CLUSTER ?= pagemill
+LEVEL ?= control-plane
+testcluster = $(in_test_env) exec env PYTHONPATH=tools "$$py" -m testcluster --name $(CLUSTER)
+
+cluster-up: ## Start a real Kubernetes on this machine (LEVEL=node: with a real node, as root)
+	@$(testcluster) up --level $(LEVEL)
+
+cluster-down: ## Stop it and remove all of it
+	@$(testcluster) down
+
+cluster-status: ## Say how it is, part by part
+	@$(testcluster) status
+
+test-cluster: ## Run the tests that need a Kubernetes: on one of their own, or on the one of KUBECONFIG
+	@$(in_test_env) exec "$$py" -m pytest -q -n $(TEST_PROCESSES) --dist worksteal tests/cluster
 
 requirements: ## Compile requirements/*.txt anew (UPGRADE=1: to the newest versions allowed)
 	@$(in_test_env) exec "$$py" tools/compile_requirements.py $(if $(UPGRADE),--upgrade)

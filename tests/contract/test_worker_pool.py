@@ -89,6 +89,22 @@ def test_pool_item_that_hangs_fails_alone_as_timeout(hang: str) -> None:
     assert [results[row].status for row in (0, 2, 3)] == ["succeeded"] * 3
 
 
+def test_pool_item_that_needs_more_than_its_share_is_read_with_what_the_others_leave() -> None:
+    with Pool(make_settings(memory_bytes=400 << 20)) as pool:
+        results = run_all(pool, make_items(["ok", "gulp", "ok", "ok"]))
+    assert {row: result.status for row, result in results.items()} == dict.fromkeys(range(4), "succeeded")
+
+
+def test_pool_item_that_needs_more_than_there_is_fails_by_name() -> None:
+    with Pool(make_settings(memory_bytes=300 << 20)) as pool:
+        results = run_all(pool, make_items(["ok", "gulp", "ok", "ok"]))
+    assert [results[row].status for row in range(4)] == ["succeeded", "failed", "succeeded", "succeeded"]
+    failure = results[1].failure
+    assert failure is not None and failure.error_class == "ItemKilledWorker"
+    assert "given up after 2 tries" in failure.message
+    assert "MiB of memory" in failure.message
+
+
 def test_pool_item_that_eats_memory_is_killed_before_the_limit_of_all() -> None:
     with Pool(make_settings(memory_bytes=400 << 20, max_deaths=0)) as pool:
         results = run_all(pool, make_items(["ok", "eat", "ok"]))

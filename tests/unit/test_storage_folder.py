@@ -237,6 +237,8 @@ def test_full_disk_is_unavailable_with_advice_and_leaves_nothing(
         (errno.EROFS, AccessDeniedError),
         (errno.ENAMETOOLONG, UnsafeId),
         (errno.EXDEV, StoreUnsuitableError),
+        (errno.ENOTDIR, StoreUnsuitableError),
+        (errno.EEXIST, StoreUnsuitableError),
         (errno.EIO, StoreUnavailableError),
         (errno.ESTALE, StoreUnavailableError),
         (errno.EMFILE, StoreUnavailableError),

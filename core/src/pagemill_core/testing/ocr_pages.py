@@ -104,6 +104,11 @@ def page(number: int) -> PrintedPage:
     return PrintedPage(lines if number < len(PROSE) else (*lines, f"Page number {number} of the book."))
 
 
+def note(number: int) -> PrintedPage:
+    """Two lines of prose: enough to tell pages apart, and read in a tenth of a second."""
+    return PrintedPage(PROSE[number % len(PROSE)][:2])
+
+
 def french_page() -> PrintedPage:
     """A page of French, for accents."""
     return PrintedPage(FRENCH)
