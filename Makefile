@@ -12,7 +12,7 @@ TEST_PROCESSES ?= 2
 in_test_env = py=$$(tools/bootstrap test) && export PATH="$$(dirname "$$py"):$$PATH" &&
 
 help: ## Say what can be made (this)
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s%s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: ## Read real pages into an embedded S3 server and show the result
 	@py=$$(tools/bootstrap demo) && exec "$$py" tools/demo.py
@@ -55,7 +55,8 @@ cluster-status: ## Say how it is, part by part
 	@$(testcluster) status
 
 test-cluster: ## Run the tests that need a Kubernetes: on one of their own, or on the one of KUBECONFIG
-	@$(in_test_env) exec "$$py" -m pytest -q -n $(TEST_PROCESSES) --dist worksteal tests/cluster
+	@$(in_test_env) PYTHONPATH=tools "$$py" -m testcluster build >/dev/null && \
+		exec "$$py" -m pytest -q -n $(TEST_PROCESSES) --dist worksteal tests/cluster
 
 requirements: ## Compile requirements/*.txt anew (UPGRADE=1: to the newest versions allowed)
 	@$(in_test_env) exec "$$py" tools/compile_requirements.py $(if $(UPGRADE),--upgrade)

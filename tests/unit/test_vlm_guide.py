@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
+import yaml
+
+from pagemill_core.api.load import load_jobs
+from pagemill_core.api.v1alpha1 import OcrJob
+from pagemill_core.api.v1alpha1.jobs import API_VERSION
+from pagemill_worker.ocr.job import checked_adapter, engine_settings
 from pagemill_worker.ocr.vlm_options import VlmOptions
 from pagemill_worker.ocr.vlm_presets import OPENROUTER_URL, PRESETS, Boxes
 
@@ -21,6 +28,18 @@ def test_guide_lists_exactly_the_options_there_are() -> None:
     listed = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
 
     assert listed == {field.alias for field in VlmOptions.model_fields.values()}
+
+
+def test_guide_examples_are_engines_that_a_job_may_ask_for() -> None:
+    examples = re.findall(r"```yaml\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(examples) >= 2
+    for example in examples:
+        engine = yaml.safe_load(example)["engine"]
+        spec = {"source": {"images": {"uri": "pages"}}, "engine": engine, "output": {"uri": "out"}}
+        job = {"apiVersion": API_VERSION, "kind": "OcrJob", "metadata": {"name": "example"}, "spec": spec}
+        (loaded,) = load_jobs(json.dumps(job), origin="guide")
+        assert isinstance(loaded, OcrJob)
+        checked_adapter(engine_settings(loaded, "a-key"))
 
 
 def test_guide_states_the_defaults_of_the_code() -> None:

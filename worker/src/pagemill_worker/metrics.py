@@ -65,9 +65,16 @@ class WorkerMetrics:
         """Count one engine process that died at work."""
         self.deaths.labels(cause).inc()
 
-    def serve(self, port: int) -> None:
-        """Answer /metrics on `port` of every address, until the process ends."""
-        start_http_server(port, registry=self.registry)
+    def serve(self, port: int) -> int:
+        """Answer /metrics on `port` of every address (0: a free one) until `close`. Returns: the port."""
+        self._server, self._thread = start_http_server(port, registry=self.registry)
+        return int(self._server.server_port)
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
 
     def _counter(self, name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
         return Counter(f"pagemill_{name}", text, labels, registry=self.registry)

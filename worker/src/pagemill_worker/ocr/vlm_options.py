@@ -22,6 +22,8 @@ from pagemill_worker.ocr.languages import canonical_tag, split_codes
 from pagemill_worker.ocr.vlm_presets import PRESETS, Boxes, Dialect, Family, family_of
 
 _OWN_BODY_FIELDS: Final = frozenset({"model", "messages", "max_tokens", "temperature", "stream", "n"})
+# Where a job writes them; `ocr.job` puts them among the options.
+_OWN_FIELDS: Final = {"model": "model", "baseUrl": "endpoint"}
 
 
 def _checked_url(url: str) -> str:
@@ -118,7 +120,7 @@ def recipe_of(settings: EngineSettings) -> VlmRecipe:
     model = options.model or preset.model
     if model is None:
         raise InvalidSpecError(
-            f"engine.options.model: engine {settings.name} has no default model",
+            f"engine.model: engine {settings.name} has no default model",
             advice="name the model as its endpoint calls it, or use one of the presets: qwen, gemma, deepseek",
         )
     family: Family = family_of(model)
@@ -161,5 +163,7 @@ def _parsed(settings: EngineSettings) -> VlmOptions:
 
 def _first_problem(error: ValidationError) -> str:
     problem = error.errors(include_url=False, include_input=False)[0]
-    path = ".".join(str(part) for part in ("engine", "options", *problem["loc"]))
+    first, *rest = map(str, problem["loc"] or ("",))
+    own = _OWN_FIELDS.get(first)
+    path = ".".join(("engine", *([own] if own else ["options", first]), *rest)).rstrip(".")
     return f"{path}: {problem['msg']}"

@@ -1,7 +1,7 @@
 """What is known about families of vision-language models: where they live, what they are asked, how they count boxes.
 
 Layer: `worker.ocr`, pure tables. Models come and go faster than releases, so every value here is only a default:
-`options.model`, `options.baseUrl`, `options.boxes` and `options.dialect` override them.
+`engine.model`, `engine.endpoint`, `options.boxes` and `options.dialect` override them.
 """
 
 from __future__ import annotations

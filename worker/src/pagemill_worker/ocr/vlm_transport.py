@@ -60,7 +60,7 @@ def checked_endpoint(base_url: str) -> str:
     try:
         return str(httpx.URL(f"{base_url}/chat/completions"))
     except httpx.InvalidURL as error:
-        raise InvalidSpecError(f"engine.options.baseUrl: {error}") from error
+        raise InvalidSpecError(f"engine.endpoint: {error}") from error
 
 
 class ChatTransport:

@@ -34,8 +34,8 @@ _KEY_ADVICE: Final = (
     "or OPENROUTER_API_KEY"
 )
 _CREDIT_ADVICE: Final = "add credits to the account or raise the limit of the key, then run the same file again"
-_MODEL_ADVICE: Final = "name a model in engine.options.model that this endpoint serves and that takes pictures"
-_URL_ADVICE: Final = "set engine.options.baseUrl to the address before /chat/completions, with the scheme it answers on"
+_MODEL_ADVICE: Final = "name a model in engine.model that this endpoint serves and that takes pictures"
+_URL_ADVICE: Final = "set engine.endpoint to the address before /chat/completions, with the scheme it answers on"
 
 
 @dataclass(frozen=True, slots=True)

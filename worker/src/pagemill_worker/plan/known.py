@@ -69,7 +69,8 @@ class Known(Protocol):
         """Which rows of `batch`, whose ids have `digests`, need no work."""
 
     def earlier_versions(self, batch: Candidates, digests: Digests) -> dict[int, str]:
-        """By index: what an earlier run read of rows that it did, and whose version now is not known."""
+        """By index: what an earlier run read of rows whose version now is not known, and which need no work (done, or
+        failed so often that they are not tried again) unless they changed."""
 
     def gone(self, present: DigestMap) -> Iterator[tuple[bytes, str]]:
         """(identity, id) of items that left the source."""
@@ -123,7 +124,7 @@ class KnownItems:
     def earlier_versions(self, batch: Candidates, digests: Digests) -> dict[int, str]:
         positions = find_positions(self._rows, digests)
         wanted = [at for at, version in enumerate(batch.versions) if version is None and positions[at] >= 0]
-        wanted = [at for at in wanted if self._rows["state"][positions[at]] == _SUCCEEDED]
+        wanted = [at for at in wanted if self._rows["state"][positions[at]] in (_SUCCEEDED, _FAILED_FOR_GOOD)]
         found = self._versions.take(pa.array(positions[wanted], pa.int64())).to_pylist() if wanted else []
         return {at: version for at, version in zip(wanted, found, strict=True) if version}
 

@@ -7,6 +7,7 @@ failed and skipped alike. The same rows give the same bytes.
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
@@ -23,6 +24,7 @@ FINGERPRINT_META = b"pagemill.fingerprint"
 MAX_FAILURES_IN_MARKER = 3
 MAX_SAMPLE_CHARS = 200
 MAX_CLASSES_IN_MARKER = 16
+_TRACEBACK = re.compile(r"\(traceback ([0-9a-f]{12})\)\s*$")  # as `ocr.guard` ends its messages
 
 SCHEMA = pa.schema(
     [
@@ -86,12 +88,8 @@ def failure_classes(results: Iterable[ItemResult]) -> dict[str, int]:
 
 def failure_class(failure: ItemFailure) -> str:
     """The name a failure is counted under: its class, with the traceback's digest when the message ends in one."""
-    digest = failure.message.rpartition("traceback ")[2].rstrip(")]") if "traceback " in failure.message else ""
-    return (
-        f"{failure.error_class}#{digest[:12]}"
-        if failure.error_class == "EngineFailed" and digest
-        else failure.error_class
-    )
+    found = _TRACEBACK.search(failure.message) if failure.error_class == "EngineFailed" else None
+    return f"{failure.error_class}#{found[1]}" if found else failure.error_class
 
 
 def failure_samples(results: Iterable[ItemResult]) -> list[FailureSample]:

@@ -1,0 +1,21 @@
+"""The rows, in the order of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from benchmarks.harness.row import Row
+from benchmarks.rows import engines, first_result, memory, paddleocr, plan, protocol, tesseract
+
+ROWS: Mapping[str, Row] = {
+    row.name: row
+    for row in (
+        engines.ROW,
+        tesseract.ROW,
+        paddleocr.ROW,
+        memory.ROW,
+        plan.ROW,
+        protocol.ROW,
+        first_result.ROW,
+    )
+}

@@ -1,0 +1,1 @@
+"""The manifests of child Jobs: pure builders, one file for each concern."""

@@ -1,0 +1,68 @@
+"""Writing a status: once a pass at most, at once when something happened, now and then when only numbers moved.
+
+Layer: the operator; I/O. Progress gives way when the queue grows: a person's change comes before a number.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pagemill_core.api.v1alpha1 import API_VERSION, JobStatus
+from pagemill_core.clock import Clock
+from pagemill_operator.cluster import PLURALS, STATUS_MANAGER, Address, Cluster, JsonObject
+from pagemill_operator.objects import Custom
+
+PROGRESS_EVERY_S = 10.0  # 0.1 writes a second for a job at work
+SHED_EVERY_S = 60.0
+SHED_WHEN_WAITING_S = 5.0
+_PROGRESS = ("message", "items", "shards", "done", "rate", "eta", "cost", "replicas", "failures", "results", "jobs")
+
+
+class StatusWriter:
+    """Writes statuses and remembers when, by uid."""
+
+    def __init__(self, cluster: Cluster, clock: Clock) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._written_s: dict[str, float] = {}
+
+    def delay_s(self, custom: Custom, status: JobStatus, queue_wait_s: float) -> float | None:
+        """How long to wait before writing: 0 for now, None when there is nothing to write."""
+        if status == custom.status:
+            return None
+        if _told(status) != _told(custom.status):
+            return 0.0
+        written_s = self._written_s.get(custom.uid)
+        if written_s is None:
+            return 0.0
+        every_s = SHED_EVERY_S if queue_wait_s > SHED_WHEN_WAITING_S else PROGRESS_EVERY_S
+        return max(0.0, written_s + every_s - self._clock.monotonic_s())
+
+    async def write(self, custom: Custom, status: JobStatus) -> JsonObject:
+        """Apply the whole status to this very object. Returns: the object as it is then.
+
+        Raises: ApiError; a conflict when the object changed since it was read, which also keeps a status from landing
+        on another object of the same name, and `plannedAt` from being set for a spec that was edited meanwhile.
+        """
+        key = custom.key
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": key.kind,
+            "metadata": {"name": key.name, "namespace": key.namespace, "resourceVersion": custom.resource_version},
+            "status": status.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        address = Address(PLURALS[key.kind], key.namespace, key.name, "status")
+        answer = await self._cluster.apply(address, body, STATUS_MANAGER)
+        self._written_s[custom.uid] = self._clock.monotonic_s()
+        return answer
+
+    def forget(self, uid: str) -> None:
+        """Drop what is kept of a job that is gone."""
+        self._written_s.pop(uid, None)
+
+
+def _told(status: JobStatus) -> tuple[Any, ...]:
+    """What a person is waiting for: everything but numbers that move all the time and the words about them."""
+    conditions = tuple((one.type, one.status, one.reason, one.observed_generation) for one in status.conditions)
+    rest = status.model_copy(update={"conditions": (), **dict.fromkeys(_PROGRESS)})
+    return (conditions, rest)

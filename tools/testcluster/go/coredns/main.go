@@ -1,0 +1,20 @@
+// Program coredns is CoreDNS with the few plugins that a test cluster needs: fewer modules, a smaller binary.
+package main
+
+import (
+	"github.com/coredns/coredns/core/dnsserver"
+	"github.com/coredns/coredns/coremain"
+
+	_ "github.com/coredns/coredns/plugin/bind"
+	_ "github.com/coredns/coredns/plugin/errors"
+	_ "github.com/coredns/coredns/plugin/kubernetes"
+	_ "github.com/coredns/coredns/plugin/ready"
+)
+
+func init() {
+	dnsserver.Directives = []string{"bind", "ready", "errors", "kubernetes"}
+}
+
+func main() {
+	coremain.Run()
+}
