@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import signal
 import socket
@@ -14,11 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from testcluster import etcd
+from testcluster import binaries, etcd
 from testcluster.cluster import TOOLS, Cluster, processes_of
 from testcluster.errors import ClusterError, NotRunningError, PartFailedError
 from testcluster.images import bases, full_name
-from testcluster.layout import Layout
+from testcluster.layout import GO_MODULE, Layout
 from testcluster.lease import leased
 from testcluster.settings import Settings
 
@@ -217,6 +218,16 @@ def test_cluster_lease_holder_killed_ends_the_cluster() -> None:
     assert eventually(lambda: Cluster(name).status().phase is None)
     assert processes_of(Cluster(name)) == []
     Cluster(name).down_if_unused()
+
+
+def test_go_module_holds_the_parts_of_kubernetes_at_its_own_release() -> None:
+    text = (GO_MODULE / "go.mod").read_text(encoding="utf-8")
+    want = binaries.kubernetes_version().replace("v1.", "v0.")
+
+    replaced = dict(re.findall(r"(?m)^\t(k8s\.io/[a-z-]+) => k8s\.io/[a-z-]+ (v0\.\d+\.\d+)$", text))
+
+    assert {name: version for name, version in replaced.items() if version != want} == {}
+    assert {"k8s.io/api", "k8s.io/apiserver", "k8s.io/client-go", "k8s.io/kubectl"} <= set(replaced)
 
 
 @pytest.mark.parametrize("name", ["", "Upper", "-x", "a" * 33, "a/b"])
