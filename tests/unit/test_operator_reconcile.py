@@ -169,6 +169,29 @@ def test_known_run_is_looked_at_rather_than_adopted_anew() -> None:
     assert actions == [Look(RUN)]
 
 
+def test_known_run_keeps_its_status_until_it_was_looked_at() -> None:
+    status = {"run": RUN, "workKey": KEY, "phase": "Running", "done": "8/9"}
+    down = StoreProblem(Reason.STORE_UNAVAILABLE, "no answer", False)
+
+    first, _ = see(make_custom(status))
+    then, actions = see(make_custom(status), problem=down, tried_s=NOW_S - 1)
+    paused, looks = see(make_custom(status, suspend=True), None, wave_child())
+
+    assert first.status == make_custom(status).status
+    assert (then.status.phase, then.status.done, actions) == ("Running", "8/9", [])
+    assert said(then, "Progressing") == ("Unknown", "StoreUnavailable")
+    assert paused.status.phase == "Suspended"
+    assert [type(action) for action in looks] == [SetJob, Look]
+
+
+def test_run_that_is_gone_from_its_output_is_asked_for_anew() -> None:
+    gone = StoreProblem(Reason.INTEGRITY, "the ledger has no run 1", True)
+
+    _, actions = see(make_custom({"run": RUN, "workKey": KEY}), problem=gone, tried_s=NOW_S - 61)
+
+    assert [type(action) for action in actions] == [Adopt]
+
+
 def test_store_that_is_busy_is_asked_nothing() -> None:
     _, actions = see(busy=True)
 

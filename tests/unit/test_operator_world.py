@@ -15,7 +15,6 @@ from pagemill_core.work.conditional import Writer
 from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.ledger import Ledger, Owner, WorkRequest
 from pagemill_core.work.waves import newest_wave
-from pagemill_operator.cluster import JOBS
 from pagemill_operator.settings import Config, parse_config
 from pagemill_operator.testing.fake_pods import FakePods, Habits
 from pagemill_operator.testing.world import World, WorldParts
@@ -497,14 +496,20 @@ def test_finalizing_that_fails_is_tried_again() -> None:
     scene.until_phase("Succeeded")
 
 
-def test_pods_wait_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene()
-    scene.world.jobs.schedules = False
+def test_new_operator_writes_nothing_while_nothing_changed() -> None:
+    scene = Scene(Habits(items=4000))
     scene.apply()
+    scene.until_phase("Running")
+    scene.world.jobs.schedules = False
+    for _ in range(60):
+        scene.world.tick(1.0)
+    before = scene.world.kube.writes
 
-    scene.until(lambda: scene.world.kube.all(JOBS) != [], 30)
+    scene.world.boot()
+    for _ in range(30):
+        scene.world.tick(1.0)
 
-    assert scene.status.phase == "Planning"
+    assert scene.world.kube.writes - before <= 1
 
 
 def test_events_tell_each_change_once() -> None:

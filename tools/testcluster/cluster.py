@@ -36,6 +36,7 @@ from testcluster.settings import (
 TOOLS = Path(__file__).resolve().parents[1]
 _UP_PATIENCE_S = 200.0
 _DOWN_PATIENCE_S = 60.0
+_REMOVE_PATIENCE_S = 60.0
 _POLL_S = 0.03
 # Below the range from which Linux takes ports for outgoing connections, or one of those could take ours.
 _PORTS = range(20_000, 30_000)
@@ -230,8 +231,8 @@ class Cluster:
 
     def _stop_keeper(self) -> None:
         """End the keeper if it lives; its parts end with it. Control groups go too."""
-        if self._has_keeper():
-            pid = State.read(self.layout.state).pid
+        pid = self.status().state.pid if self._has_keeper() else 0
+        if pid > 0:  # 0 would be this process's own group
             with contextlib.suppress(ProcessLookupError):
                 # pid 1 of a namespace takes everything along at once; the other is asked to.
                 os.kill(pid, signal.SIGKILL if self._is_node() else signal.SIGTERM)
@@ -254,9 +255,11 @@ class Cluster:
             self._api.close()
             self._api = None
         self._stop_keeper()
-        shutil.rmtree(self.layout.folder, ignore_errors=True)
-        if self.layout.folder.exists():
-            raise ClusterError(f"{self.layout.folder} could not be removed")
+        deadline = time.monotonic() + _REMOVE_PATIENCE_S
+        while self.layout.folder.exists():  # a leased cluster that ends by itself removes it too, at the same time
+            if time.monotonic() > deadline:
+                raise ClusterError(f"{self.layout.folder} could not be removed")
+            shutil.rmtree(self.layout.folder, ignore_errors=True)
 
 
 def _environment() -> dict[str, str]:

@@ -46,6 +46,7 @@ class Keeper:
     def run(self, stages: list[Stage], listening: socket.socket) -> None:
         """Start everything, serve until told to end or nobody uses the cluster any more, and take all parts along."""
         listening.settimeout(_POLL_S)
+        self._save()  # from here on, who wants to stop us knows our pid
         began = time.monotonic()
         try:
             for stage in stages:

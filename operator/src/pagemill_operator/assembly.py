@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pagemill_core.clock import Clock
 from pagemill_core.storage.open import open_store
 from pagemill_core.storage.probe import probe
+from pagemill_core.storage.s3_settings import S3Settings
+from pagemill_core.storage.store import ObjectStore
 from pagemill_operator.apply import Applier
 from pagemill_operator.cache import Cache
 from pagemill_operator.cluster import Cluster
@@ -54,7 +56,7 @@ class ThreadRunner:
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What the operator lives in."""
+    """What the operator lives in. `open_store` and `probe` are its way to outputs."""
 
     settings: OperatorSettings
     config: Config
@@ -63,7 +65,9 @@ class Surroundings:
     clock: Clock
     metrics: Metrics
     runner: TaskRunner
-    wake: Callable[[], None]
+    wake: Callable[[], None] = lambda: None
+    open_store: Callable[[str, S3Settings], ObjectStore] = open_store
+    probe: Callable[[ObjectStore], object] = probe
 
 
 @dataclass(frozen=True)
@@ -73,6 +77,7 @@ class Parts:
     controller: Controller
     cache: Cache
     queue: WorkQueue[Key]
+    poller: StorePoller
     health: Health
 
 
@@ -100,8 +105,8 @@ def assemble(given: Surroundings) -> Parts:
             wake=given.wake,
         )
     )
-    parts = Parts(controller, cache, queue, Health(clock, given.settings.resync_every_s))
-    _register_gauges(parts, poller, metrics, clock)
+    parts = Parts(controller, cache, queue, poller, Health(clock, given.settings.resync_every_s))
+    _register_gauges(parts, metrics, clock)
     return parts
 
 
@@ -112,8 +117,8 @@ def _poller(given: Surroundings, cache: Cache, changed: Callable[[Key], None]) -
             clock=given.clock,
             runner=given.runner,
             metrics=given.metrics,
-            open_store=open_store,
-            probe=probe,
+            open_store=given.open_store,
+            probe=given.probe,
             is_alive=cache.is_alive,
             cluster_id=given.cluster_id,
             namespaces=given.settings.served_namespaces,
@@ -122,7 +127,9 @@ def _poller(given: Surroundings, cache: Cache, changed: Callable[[Key], None]) -
     )
 
 
-def _register_gauges(parts: Parts, poller: StorePoller, metrics: Metrics, clock: Clock) -> None:
+def _register_gauges(parts: Parts, metrics: Metrics, clock: Clock) -> None:
+    poller = parts.poller
+
     def jobs() -> dict[tuple[tuple[str, str], ...], float]:
         return {
             (("kind", kind), ("phase", phase)): float(count) for (kind, phase), count in parts.cache.phases().items()

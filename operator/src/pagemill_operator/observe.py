@@ -24,7 +24,7 @@ from pagemill_operator.settings import Config
 from pagemill_operator.store_poller import StorePoller
 
 TROUBLE_AFTER_S = 10.0  # pods that are not ready by then are asked why
-TROUBLE_EVERY_S = 30.0
+TROUBLE_EVERY_S = 120.0  # a thousand jobs that wait for nodes would otherwise list pods all the time
 SECRET_EVERY_S = 60.0
 MAX_WORDS_KEPT = 2000
 MAX_PODS_READ = 50

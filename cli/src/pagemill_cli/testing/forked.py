@@ -4,15 +4,15 @@ Layer: `cli.testing`. Importing the command takes most of a second, so hundreds 
 process that has imported it costs milliseconds. The server is single-threaded when it forks. In the fork the output's
 store is wrapped, the engine is the instant one, and everything else is what users run.
 
-Started by `forked_runs.ForkedRuns` as `python -m pagemill_cli.testing.forked`; one JSON request a line on standard
-input, one answer a line on standard output: the pid of what was started, or how the pid that was asked for ended.
+Started by `forked_runs.ForkedRuns` as `python -m pagemill_cli.testing.forked`; one numbered request a line on standard
+input, one answer with its number a line on standard output: the pid of what was started, or how the pid asked for ended.
 """
 
 from __future__ import annotations
 
+import fcntl
 import functools
 import importlib
-import json
 import os
 import signal
 import ssl
@@ -32,6 +32,7 @@ from pagemill_cli import main as command
 from pagemill_cli.testing.strikes import Forked, Strike, point_name
 from pagemill_core.errors import StoreUnavailableError
 from pagemill_core.storage.folder import FolderStore
+from pagemill_core.storage.folder_files import PRIVATE_FOLDER
 from pagemill_core.storage.open import open_store
 from pagemill_core.storage.s3_settings import S3Settings
 from pagemill_core.storage.store import ObjectStore
@@ -48,6 +49,7 @@ class _Striker:
     """Strikes at the points a request names, and notes every operation when asked to."""
 
     def __init__(self, strikes: tuple[Strike, ...], operations: Path | None) -> None:
+        self.root: Path | None = None  # of the store that is struck
         self._strikes = strikes
         self._operations = operations
         self._seen: Counter[str] = Counter()
@@ -73,10 +75,19 @@ class _Striker:
     def _strike(self, name: str, number: int, when: str) -> None:
         for strike in self._strikes:
             if strike.when == when and strike.fits(name, number):
+                if strike.signal == signal.SIGSTOP:
+                    self._wait_until_unlocked()
                 if strike.signal:
                     os.kill(os.getpid(), strike.signal)
                 else:
                     raise StoreUnavailableError(f"{name}: struck")
+
+    def _wait_until_unlocked(self) -> None:
+        """A sleeper must not fall asleep while another of its threads holds the folder's lock: nobody could write."""
+        lock = self.root / PRIVATE_FOLDER / "lock" if self.root else None
+        if lock is not None and lock.exists():
+            with lock.open("rb") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
 
 
 def _install(request: Forked) -> None:
@@ -90,6 +101,7 @@ def _install(request: Forked) -> None:
         if request.room_bytes is not None:
             inner = FullStore(inner, request.room_bytes)
         struck = FaultStore(inner, request.rules, seed=request.seed)
+        striker.root = store.root
         struck.hooks = Hooks(striker.before, striker.after)
         return struck
 
@@ -142,16 +154,17 @@ def serve() -> None:
     """Start what is asked for, or wait for what was started, until the input ends."""
     _warm_up()
     for line in sys.stdin:
-        sys.stdout.write(json.dumps(_answer(line)) + "\n")
+        number, _, asked = line.strip().partition(" ")
+        sys.stdout.write(f"{number} {_answer(asked)}\n")
         sys.stdout.flush()
 
 
-def _answer(line: str) -> int:
+def _answer(asked: str) -> int:
     """The pid of a started run, or the exit status of the run whose pid was given."""
-    if line.strip().isdecimal():
-        _, status = os.waitpid(int(line), 0)
+    if asked.isdecimal():
+        _, status = os.waitpid(int(asked), 0)
         return os.waitstatus_to_exitcode(status)
-    request = Forked.from_json(line)
+    request = Forked.from_json(asked)
     pid = os.fork()
     if not pid:
         _become(request)

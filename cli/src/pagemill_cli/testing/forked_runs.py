@@ -75,17 +75,22 @@ class ForkedRuns:
 
     def start(self, request: Forked) -> Running:
         """Start the command; others may be started beside it."""
-        return Running(self, request, self.ask(request.to_json()))
+        pid = self.ask(request.to_json())
+        if pid <= 1:
+            raise RuntimeError(f"{pid} is no process of ours")
+        return Running(self, request, pid)
 
-    def ask(self, line: str) -> int:
-        """One line to the server and its answer."""
+    def ask(self, asked: str) -> int:
+        """One question to the server and its answer; late answers to questions that a time-out cut off are dropped."""
         stdin, stdout = cast(IO[str], self._process.stdin), cast(IO[str], self._process.stdout)
-        stdin.write(f"{line}\n")
+        number = str(next(self._numbers))
+        stdin.write(f"{number} {asked}\n")
         stdin.flush()
-        answer = stdout.readline()
-        if not answer:
-            raise RuntimeError(f"the server ended with status {self._process.wait(10)}")
-        return int(answer)
+        while answer := stdout.readline():
+            answered, _, value = answer.partition(" ")
+            if answered == number:
+                return int(value)
+        raise RuntimeError(f"the server ended with status {self._process.wait(10)}")
 
 
 @dataclass(frozen=True)

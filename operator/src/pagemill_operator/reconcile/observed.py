@@ -55,8 +55,8 @@ class Observed:
         return next((child for child in self.own_children if child.name == name), None)
 
     def working(self) -> bool:
-        """Whether pods that plan or work are at it now: their time counts against the deadline."""
-        return any(child.active > 0 and child.step is not PodStep.FINALIZE for child in self.own_children)
+        """Whether pods that plan or work run now; such time counts against the deadline, waiting for nodes does not."""
+        return any(child.ready > 0 and child.step is not PodStep.FINALIZE for child in self.own_children)
 
 
 def limits_of(job: Job) -> Limits:

@@ -34,6 +34,9 @@ def reconcile(seen: Observed, now: dt.datetime) -> Plan:
     if _is_settled(seen.custom):
         return _finished_plan(seen, now)
     found = _situation(seen)
+    if found is None:  # a new operator: what its predecessor said stands until it has looked for itself
+        look = Plan(status=seen.custom.status, actions=(look_at(seen, seen.custom.status.run or ""),))
+        return _with_one_store_action(look, is_busy=seen.sight.is_busy)
     plan = Plan(status=build_status(seen, found, now), actions=found.actions, again_in_s=found.again_in_s)
     return _with_one_store_action(plan, is_busy=seen.sight.is_busy)
 
@@ -66,7 +69,8 @@ def _finished_plan(seen: Observed, now: dt.datetime) -> Plan:
     return Plan(status=status, actions=(DeleteSelf(seen.custom.uid),))
 
 
-def _situation(seen: Observed) -> Situation:
+def _situation(seen: Observed) -> Situation | None:
+    """Where the job stands, None while its run is known and not looked at yet."""
     refused = refusal(seen)
     job = seen.custom.job
     if refused is not None or job is None:
@@ -74,7 +78,7 @@ def _situation(seen: Observed) -> Situation:
         return say.not_accepted(refused.reason if refused else Reason.INVALID_SPEC, message)
     view = current_view(seen)
     if view is None:
-        return _unadopted(seen, job)
+        return _unseen(seen, job) if _is_known(seen) else _unadopted(seen, job)
     if view.entry.is_final:
         return over_run(seen, job, view) or _adopt(seen, job)
     if view.is_mine:
@@ -91,10 +95,27 @@ def _unadopted(seen: Observed, job: Job) -> Situation:
     held_back = _dependencies(seen.dependencies)
     if held_back is not None:
         return held_back
-    status, problem = seen.custom.status, seen.sight.problem
-    if status.run and status.work_key == seen.custom.work_key and problem is None:
-        return say.pending(message="reading the state of the run").doing(look_at(seen, status.run))
     return _adopt(seen, job)
+
+
+def _is_known(seen: Observed) -> bool:
+    """Whether an earlier pass adopted a run for this work, and nothing says that the run is gone."""
+    status, problem = seen.custom.status, seen.sight.problem
+    is_lost = problem is not None and problem.reason is Reason.INTEGRITY
+    return bool(status.run) and status.work_key == seen.custom.work_key and not is_lost
+
+
+def _unseen(seen: Observed, job: Job) -> Situation | None:
+    """A run that was adopted before and could not be looked at yet."""
+    problem, look = seen.sight.problem, look_at(seen, seen.custom.status.run or "")
+    wait_s = 0.0 if problem is None else _wait_s(seen, problem)
+    if is_paused(job):
+        found = pause(seen, job)
+    elif problem is not None:
+        found = say.blind(seen.custom.status.phase or "Pending", problem.reason, f"{problem.message}; pods go on")
+    else:
+        return None
+    return found.doing(look) if wait_s <= 0 else found.doing(again_in_s=wait_s)
 
 
 def _dependencies(states: tuple[DependencyState, ...]) -> Situation | None:

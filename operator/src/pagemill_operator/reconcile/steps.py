@@ -37,6 +37,7 @@ from pagemill_operator.store_view import StoreView, known_reason
 
 POLL_S = 10.0
 POLL_PER_OPEN_SEGMENT_S = 0.5
+UNREADY_PASS_S = 15.0
 HINT_POLL_S = 3.0  # a Job's status changed: look, but not at each of a thousand pods
 
 
@@ -120,9 +121,10 @@ def pause(seen: Observed, job: Job) -> Situation:
     left = [child for child in seen.own_children if not child.is_finished and not child.is_deleting]
     actions: list[Action] = []
     for child in left:
-        if not child.suspend:
-            queued = job.spec.workers.effective_queue
-            actions.append(SetWorkload(child.uid, False) if queued else SetJob(child.name, suspend=True))
+        if job.spec.workers.effective_queue:  # also of one that still waits: it must not be admitted now
+            actions.append(SetWorkload(child.uid, False))
+        elif not child.suspend:
+            actions.append(SetJob(child.name, suspend=True))
     asked = "spec.suspend is true" if job.spec.effective_suspend else "workers.parallelism is 0"
     if not is_paused(job):
         asked = "the run's ledger entry asks for a pause"
@@ -169,7 +171,7 @@ def _plan(run: Run, _: Decision) -> Situation:
         return jobs.plan_job(run.parts)
 
     child = run.seen.child(wanted()["metadata"]["name"])
-    found = say.planning("listing the source and cutting it into shards")
+    found = say.planning(run.seen.pod_trouble or "listing the source and cutting it into shards")
     if child is None:
         return found.doing(ApplyJob(wanted()))
     if child.is_failed:
@@ -217,6 +219,8 @@ def _under_way(run: Run, child: Child, found: Situation, *, polls: bool = True) 
         found = _in_queue(run, child, found)
     else:
         found = found.doing(*_adjustments(run, child))
+    if not child.ready:  # soon enough to say why its pods do not start
+        found = found.doing(again_in_s=UNREADY_PASS_S)
     return _polled(run, found) if polls else found
 
 
@@ -272,7 +276,7 @@ def _start_sealing(run: Run, decision: Decision) -> Situation:
 def _finalize(run: Run, decision: Decision) -> Situation:
     """One pod seals what is given up on, writes what needs every shard, and says so once."""
     view = run.view
-    found = say.finalizing(decision.message or "writing merged files, index and report")
+    found = say.finalizing(run.seen.pod_trouble or decision.message or "writing merged files, index and report")
     if view.has_success:
         fingerprint = view.plan.fingerprint if view.plan else ""
         done = {"state": "Finished", "reason": "Complete", "fingerprint": fingerprint}

@@ -47,7 +47,7 @@ class FakeJobs:
 
     def __init__(self, kube: FakeKube, script: PodScript, clock: Clock) -> None:
         self._kube = kube
-        self._script = script
+        self.script = script
         self._clock = clock
         self._running: dict[str, _Running] = {}
         self._pods = 0
@@ -114,7 +114,7 @@ class FakeJobs:
         template = body["spec"]["template"]
         for index, pod in list(state.active.items()):
             task = task_of(template, index, pod)
-            ended = self._script.step(pod, task, job_json_of(template))
+            ended = self.script.step(pod, task, job_json_of(template))
             if ended is None:
                 continue
             del state.active[index]

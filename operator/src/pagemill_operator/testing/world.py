@@ -16,18 +16,15 @@ from pagemill_core.clock import Clock
 from pagemill_core.storage.s3_settings import S3Settings
 from pagemill_core.storage.store import ObjectStore
 from pagemill_core.work.pod import MANAGED_BY, MANAGED_BY_LABEL
-from pagemill_operator.apply import Applier
+from pagemill_operator.assembly import Surroundings, assemble
 from pagemill_operator.cache import Cache
-from pagemill_operator.cluster import JOBS, PLURALS, Address, Cluster, JsonObject
-from pagemill_operator.controller import Controller, ControllerParts
-from pagemill_operator.events import EventWriter
+from pagemill_operator.cluster import JOBS, PLURALS, Address, JsonObject
+from pagemill_operator.controller import Controller
 from pagemill_operator.metrics import Metrics
 from pagemill_operator.objects import Key
-from pagemill_operator.observe import Observer, ObserverParts
 from pagemill_operator.queue import WorkQueue
-from pagemill_operator.settings import Config
-from pagemill_operator.status import StatusWriter
-from pagemill_operator.store_poller import PollerParts, StorePoller
+from pagemill_operator.settings import Config, OperatorSettings
+from pagemill_operator.store_poller import StorePoller
 from pagemill_operator.testing.fake_jobs import FakeJobs
 from pagemill_operator.testing.fake_kube import FakeKube
 from pagemill_operator.testing.fake_pods import FakePods
@@ -123,46 +120,25 @@ class World:
         run_now(self.operator.controller.resync((), SELECTOR))
 
     def _make(self) -> Operator:
-        clock, cluster = self.clock, _as_cluster(self.kube)
-        cache, metrics, runner = Cache(), Metrics(), StepRunner()
-        queue: WorkQueue[Key] = WorkQueue()
-        holder: list[Controller] = []
-
-        def changed(key: Key) -> None:
-            holder[0].store_answered(key)
+        metrics, runner = Metrics(), StepRunner()
 
         def open_store(uri: str, _: S3Settings) -> ObjectStore:
             return self._open_store(uri)
 
-        poller = StorePoller(
-            PollerParts(
+        parts = assemble(
+            Surroundings(
+                settings=OperatorSettings(),
                 config=self.config,
-                clock=clock,
-                runner=runner,
+                cluster=self.kube,
+                cluster_id="test-cluster",
+                clock=self.clock,
                 metrics=metrics,
+                runner=runner,
                 open_store=open_store,
                 probe=lambda _: None,
-                is_alive=cache.is_alive,
-                cluster_id="test-cluster",
-            ),
-            changed,
-        )
-        controller = Controller(
-            ControllerParts(
-                cluster=cluster,
-                cache=cache,
-                queue=queue,
-                poller=poller,
-                observer=Observer(ObserverParts(cluster, cache, poller, self.config, clock)),
-                applier=Applier(cluster, cache, clock),
-                status=StatusWriter(cluster, clock),
-                events=EventWriter(cluster, clock, metrics),
-                metrics=metrics,
-                clock=clock,
             )
         )
-        holder.append(controller)
-        return Operator(controller, cache, queue, runner, poller, metrics)
+        return Operator(parts.controller, parts.cache, parts.queue, runner, parts.poller, metrics)
 
     # -- steps --------------------------------------------------------------------------------------------------------
 
@@ -241,7 +217,3 @@ class World:
     def delete(self, name: str, kind: str = "OcrJob") -> None:
         """`kubectl delete`."""
         self.kube.remove(Address(PLURALS[kind], "default", name))
-
-
-def _as_cluster(kube: FakeKube) -> Cluster:
-    return kube
