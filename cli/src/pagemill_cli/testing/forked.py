@@ -5,7 +5,8 @@ process that has imported it costs milliseconds. The server is single-threaded w
 store is wrapped, the engine is the instant one, and everything else is what users run.
 
 Started by `forked_runs.ForkedRuns` as `python -m pagemill_cli.testing.forked`; one numbered request a line on standard
-input, one answer with its number a line on standard output: the pid of what was started, or how the pid asked for ended.
+input, one answer with its number a line on standard output: the pid of what was started, or how the pid
+asked for ended.
 """
 
 from __future__ import annotations
