@@ -19,7 +19,8 @@ demo: ## Read real pages into an embedded S3 server and show the result
 
 # What every change must pass. The fault sweeps, the runs of the whole command and the cluster's tests are `make test-all`
 # until each of them has been seen to pass from a cold start on two cores.
-TESTED := tests/unit tests/chaos/test_simulation.py \
+TESTED := --ignore-glob='tests/unit/test_operator_*' --ignore-glob='tests/unit/test_worker_*' \
+	--ignore=tests/unit/test_engines_ahead.py tests/unit tests/chaos/test_simulation.py \
 	$(addprefix tests/contract/,test_fetch_http.py test_fetch_http_addresses.py test_views_readers.py \
 	test_views_report_browser.py test_plan_stores.py test_worker_pool.py test_engine_local.py \
 	test_store_conformance.py test_store_folder_processes.py test_store_s3_replies.py)
