@@ -2,7 +2,7 @@
 # a package registry are enough, and root is needed by `make test` alone, for Debian packages that are missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint verify generate format bench chaos requirements clean
+.PHONY: help demo test lint verify generate format bench chaos requirements clean
 .PHONY: cluster-up cluster-down cluster-status test-cluster
 MAKEFLAGS += --no-print-directory
 export ORT_DISABLE_TELEMETRY = 1
@@ -17,22 +17,11 @@ help: ## Say what can be made (this)
 demo: ## Read real pages into an embedded S3 server and show the result
 	@py=$$(tools/bootstrap demo) && exec "$$py" tools/demo.py
 
-# What every change must pass. The fault sweeps, the runs of the whole command and the cluster's tests are `make test-all`
-# until each of them has been seen to pass from a cold start on two cores.
-TESTED := --ignore-glob='tests/unit/test_operator_*' --ignore-glob='tests/unit/test_worker_*' \
-	--ignore=tests/unit/test_engines_ahead.py tests/unit tests/chaos/test_simulation.py \
-	$(addprefix tests/contract/,test_fetch_http.py test_fetch_http_addresses.py test_views_readers.py \
-	test_views_report_browser.py test_plan_stores.py test_worker_pool.py test_engine_local.py \
-	test_store_conformance.py test_store_folder_processes.py test_store_s3_replies.py)
-
-test-all: ## Run every test there is, those of the cluster too
-	@$(in_test_env) "$$py" tools/system_packages.py
-	@$(in_test_env) exec "$$py" -m pytest -q -n $(TEST_PROCESSES) --dist worksteal
-
-test: ## Run what every change must pass: lint, verify, tests (make test-all: the rest too)
+# The cluster's tests are `make test-cluster`, until each has been seen to pass from a cold start on two cores.
+test: ## Run what every change must pass: lint, verify, tests
 	@$(in_test_env) "$$py" tools/system_packages.py
 	@$(MAKE) lint verify
-	@$(in_test_env) exec "$$py" -m pytest -q -n $(TEST_PROCESSES) --dist worksteal $(TESTED)
+	@$(in_test_env) exec "$$py" -m pytest -q -n $(TEST_PROCESSES) --dist worksteal --ignore=tests/cluster
 
 lint: ## Check style, types and the arrows between packages
 	@$(in_test_env) ruff check . && ruff format --check . && mypy && lint-imports --no-logo

@@ -64,17 +64,12 @@ def measure(place: Place, trials: Sequence[Trial] = TRIALS) -> Found:
     samples: dict[str, list[Figures]] = {}
     for trial in trials:
         found = _measure_one(place, trial)
-        ours, theirs = found.values()
-        checks.append(
-            at_least(
-                f"`pagemill run`, {trial.name}, against a bare loop", TARGET, "×", ratio(ours, theirs, "pages_per_s")
-            )
-        )
+        checks += _checks(trial, *found.values())
         samples |= {f"{trial.name}: {side}": runs for side, runs in found.items()}
     _plot(place, samples)
     return Found(
         checks=checks,
-        tables=[speeds(samples), _by_cpu_time(trials, samples), _costs(place, trials, samples)],
+        tables=[speeds(samples), _whole_runs(trials, samples), _costs(place, trials, samples)],
         samples=samples,
         notes=[
             "pages/s and CPU s a page: while every process is at work; whole run: start, model loading, planning, the "
@@ -84,6 +79,15 @@ def measure(place: Place, trials: Sequence[Trial] = TRIALS) -> Found:
         ],
         plot=f"{ROW.name}.png",
     )
+
+
+def _checks(trial: Trial, ours: Sequence[Figures], theirs: Sequence[Figures]) -> list[Check]:
+    """By the clock, and by CPU time: both sides use the cores up, so on a quiet machine the two agree."""
+    label = f"`pagemill run`, {trial.name}, against a bare loop"
+    return [
+        at_least(f"{label}, pages/s", TARGET, "×", ratio(ours, theirs, "pages_per_s")),
+        at_least(f"{label}, pages per CPU s", TARGET, "×", ratio(theirs, ours, "cpu_s_per_page")),
+    ]
 
 
 def _measure_one(place: Place, trial: Trial) -> dict[str, list[Figures]]:
@@ -125,15 +129,15 @@ def _settings(place: Place) -> OcrSettings:
 # -- what is shown -----------------------------------------------------------------------------------------------------
 
 
-def _by_cpu_time(trials: Sequence[Trial], samples: Mapping[str, list[Figures]]) -> Table:
-    """The same ratios in CPU time, which other programs on the machine disturb least."""
+def _whole_runs(trials: Sequence[Trial], samples: Mapping[str, list[Figures]]) -> Table:
+    """The ratio with everything that a run pays once."""
     rows = []
     for trial in trials:
         ours, theirs = (samples[f"{trial.name}: {side}"] for side in ("pagemill run", "bare loop"))
-        found = [ratio(theirs, ours, "cpu_s_per_page"), ratio(ours, theirs, "whole_run_pages_per_s")]
-        rows.append([trial.name, *(f"{one.value:.3f} ({one.low:.3f} to {one.high:.3f})" for one in found)])
-    columns = ["engine", "bare loop's CPU s a page / ours", "our pages/s / bare loop's, whole run"]
-    return Table(title="The same comparison in CPU time, and for the whole run:", columns=columns, rows=rows)
+        found = ratio(ours, theirs, "whole_run_pages_per_s")
+        rows.append([trial.name, f"{ours[0]['pages']:.0f}", f"{found.value:.2f} ({found.low:.2f} to {found.high:.2f})"])
+    columns = ["engine", "pages", "× the bare loop's pages/s, whole run"]
+    return Table(title="From the start of the command to its end:", columns=columns, rows=rows)
 
 
 def _costs(place: Place, trials: Sequence[Trial], samples: Mapping[str, list[Figures]]) -> Table:

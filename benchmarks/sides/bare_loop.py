@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.queues import Queue
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
+from queue import Empty
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
@@ -53,7 +54,13 @@ def main() -> None:
     readers = [spawning.Process(target=read_all, args=(work, following, answers)) for _ in range(work.processes)]
     for reader in readers:
         reader.start()
-    done = [answers.get() for _ in readers]
+    done: list[tuple[list[float], int]] = []
+    while len(done) < len(readers):
+        try:
+            done.append(answers.get(timeout=1.0))
+        except Empty:
+            if any(reader.exitcode for reader in readers):
+                sys.exit("a process of the loop died")
     for reader in readers:
         reader.join()
     finished = sorted(moment for moments, _ in done for moment in moments)

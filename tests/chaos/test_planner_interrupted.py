@@ -106,7 +106,7 @@ def test_planner_whose_source_changes_under_it_plans_nothing(stage: Stage) -> No
     """The manifest is replaced after it was read and before its tables are complete."""
     planner = stage.sleeper("put_file .*/plan/")
     stage.folder.set_pages(NEW)
-    planner.signal(signal.SIGCONT)
+    planner.send(signal.SIGCONT)
     ended = planner.wait()
     assert ended.status == BAD_SOURCE
     assert "changed while being read" in ended.stderr
@@ -124,6 +124,6 @@ def test_planner_that_wakes_after_another_planned_uses_the_others_plan(stage: St
     released = newest_entry(stage.store).model_validate({**entry, "owner": ""})
     stage.store.put(entry_key, released.to_bytes())
     assert stage.run().status == COMPLETE
-    sleeper.signal(signal.SIGCONT)
+    sleeper.send(signal.SIGCONT)
     sleeper.wait()
     assert broken_promises(stage.store, list(NEW)) == []

@@ -82,7 +82,7 @@ def test_second_command_is_told_who_works_and_nothing_is_done_twice(stage: Stage
     assert second.status == BUSY
     assert "OutputBusy" in second.stderr
     assert "chaos on" in second.stderr, "it does not say who works"
-    first.signal(signal.SIGCONT)
+    first.send(signal.SIGCONT)
     assert first.wait().status == COMPLETE
     assert broken_promises(stage.store, list(PAGES)) == []
     assert Counter(stage.folder.begun()) == dict.fromkeys(PAGES, 1)
@@ -91,7 +91,7 @@ def test_second_command_is_told_who_works_and_nothing_is_done_twice(stage: Stage
 @pytest.mark.parametrize("point", [PHASES[0], PHASES[5], PHASES[9]])
 def test_killed_command_is_succeeded_at_once_on_the_same_machine(stage: Stage, point: str) -> None:
     first = stage.sleeper(point, "before")
-    first.signal(signal.SIGKILL)
+    first.send(signal.SIGKILL)
     first.wait()
     assert ForkedRuns.shared().run(stage.request()).status == COMPLETE
     assert newest_entry(stage.store).epoch == 2
@@ -114,7 +114,7 @@ def test_sleeper_whose_run_was_finished_by_another_changes_nothing(
             stage.release()
             assert ForkedRuns.shared().run(stage.request()).status == COMPLETE, (point, when)
             picture, tokens = take_picture(stage.store), marker_tokens(stage.store)
-            sleeper.signal(signal.SIGCONT)
+            sleeper.send(signal.SIGCONT)
             woken = sleeper.wait()
             assert woken.status in (BUSY, COMPLETE), (point, when, woken)
             assert marker_tokens(stage.store) == tokens, (point, when)
@@ -139,7 +139,7 @@ def test_sleeper_whose_output_went_to_other_work_changes_nothing(
             assert other.status == COMPLETE, (point, when, other)
             assert newest_entry(stage.store).seq == 2
             picture = take_picture(stage.store)
-            sleeper.signal(signal.SIGCONT)
+            sleeper.send(signal.SIGCONT)
             woken = sleeper.wait()
             assert woken.status in (BUSY, COMPLETE), (point, when, woken)
             assert take_picture(stage.store) == picture, (point, when)

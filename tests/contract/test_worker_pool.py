@@ -96,7 +96,7 @@ def test_pool_item_that_needs_more_than_its_share_is_read_with_what_the_others_l
 
 
 def test_pool_item_that_needs_more_than_there_is_fails_by_name() -> None:
-    with Pool(make_settings(memory_bytes=300 << 20)) as pool:
+    with Pool(make_settings(memory_bytes=220 << 20)) as pool:
         results = run_all(pool, make_items(["ok", "gulp", "ok", "ok"]))
     assert [results[row].status for row in range(4)] == ["succeeded", "failed", "succeeded", "succeeded"]
     failure = results[1].failure

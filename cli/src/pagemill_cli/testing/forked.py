@@ -11,7 +11,6 @@ asked for ended.
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import importlib
 import os
@@ -19,6 +18,7 @@ import signal
 import ssl
 import sys
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from types import MappingProxyType
@@ -33,7 +33,6 @@ from pagemill_cli import main as command
 from pagemill_cli.testing.strikes import Forked, Strike, point_name
 from pagemill_core.errors import StoreUnavailableError
 from pagemill_core.storage.folder import FolderStore
-from pagemill_core.storage.folder_files import PRIVATE_FOLDER
 from pagemill_core.storage.open import open_store
 from pagemill_core.storage.s3_settings import S3Settings
 from pagemill_core.storage.store import ObjectStore
@@ -43,6 +42,7 @@ from pagemill_worker.ocr import registry
 from pagemill_worker.testing.instant import ADAPTER, InstantPool
 
 _LATE = ("pagemill_core.storage.s3", "rich._emoji_codes", "importlib.readers", "typer._adapters")
+_OPERATION_S = 1.0  # no operation on a folder takes longer; one that raised is never seen to end
 _PROBE = ".pagemill/probe"
 
 
@@ -50,45 +50,55 @@ class _Striker:
     """Strikes at the points a request names, and notes every operation when asked to."""
 
     def __init__(self, strikes: tuple[Strike, ...], operations: Path | None) -> None:
-        self.root: Path | None = None  # of the store that is struck
         self._strikes = strikes
         self._operations = operations
         self._seen: Counter[str] = Counter()
         self._numbers: dict[int, int] = {}
+        self._at_work: set[int] = set()  # threads that are inside an operation
+        self._may_begin = threading.Event()
+        self._may_begin.set()
         self._lock = threading.Lock()
 
     def before(self, operation: str, key: str) -> None:
-        if _PROBE in key:
-            return
+        self._may_begin.wait()
+        thread = threading.get_ident()
         name = point_name(operation, key)
         with self._lock:
+            self._at_work.add(thread)
+            if _PROBE in key:
+                return
             self._seen[name] += 1
-            number = self._numbers[threading.get_ident()] = self._seen[name]
+            number = self._numbers[thread] = self._seen[name]
             if self._operations is not None:
                 with self._operations.open("a", encoding="utf-8") as log:
                     log.write(f"{name}\n")
         self._strike(name, number, "before")
 
     def after(self, operation: str, key: str) -> None:
+        thread = threading.get_ident()
+        with self._lock:
+            self._at_work.discard(thread)
         if _PROBE not in key:
-            self._strike(point_name(operation, key), self._numbers[threading.get_ident()], "after")
+            self._strike(point_name(operation, key), self._numbers[thread], "after")
 
     def _strike(self, name: str, number: int, when: str) -> None:
         for strike in self._strikes:
             if strike.when == when and strike.fits(name, number):
-                if strike.signal == signal.SIGSTOP:
-                    self._wait_until_unlocked()
-                if strike.signal:
-                    os.kill(os.getpid(), strike.signal)
-                else:
+                if not strike.signal:
                     raise StoreUnavailableError(f"{name}: struck")
+                if strike.signal == signal.SIGSTOP:
+                    self._sleep()
+                else:
+                    os.kill(os.getpid(), strike.signal)
 
-    def _wait_until_unlocked(self) -> None:
-        """A sleeper must not fall asleep while another of its threads holds the folder's lock: nobody could write."""
-        lock = self.root / PRIVATE_FOLDER / "lock" if self.root else None
-        if lock is not None and lock.exists():
-            with lock.open("rb") as file:
-                fcntl.flock(file, fcntl.LOCK_EX)
+    def _sleep(self) -> None:
+        """Stand still, but not while another thread holds the store's lock: then nobody else could write."""
+        self._may_begin.clear()
+        deadline = time.monotonic() + _OPERATION_S
+        while self._at_work - {threading.get_ident()} and time.monotonic() < deadline:
+            time.sleep(0.001)
+        os.kill(os.getpid(), signal.SIGSTOP)
+        self._may_begin.set()
 
 
 def _install(request: Forked) -> None:
@@ -102,7 +112,6 @@ def _install(request: Forked) -> None:
         if request.room_bytes is not None:
             inner = FullStore(inner, request.room_bytes)
         struck = FaultStore(inner, request.rules, seed=request.seed)
-        striker.root = store.root
         struck.hooks = Hooks(striker.before, striker.after)
         return struck
 

@@ -11,6 +11,7 @@ import functools
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -53,6 +54,7 @@ class ForkedRuns:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            start_new_session=True,
         )
         return self
 
@@ -61,6 +63,8 @@ class ForkedRuns:
     ) -> None:
         cast(IO[str], self._process.stdin).close()
         cast(IO[str], self._process.stdout).close()
+        with contextlib.suppress(ProcessLookupError):  # runs that a failed test left, and whoever waits for them
+            os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait(10)
         shutil.rmtree(self._scratch, ignore_errors=True)
 
@@ -101,7 +105,7 @@ class Running:
     request: Forked
     pid: int
 
-    def signal(self, number: int) -> None:
+    def send(self, number: int) -> None:
         os.kill(self.pid, number)
 
     def wait_until_stopped(self, timeout_s: float = 30.0) -> bool:
