@@ -24,6 +24,10 @@ ROOT = Path(__file__).resolve().parent.parent
 DPI = 150
 MARGINS = {f"{side}Margin": 40 for side in ("left", "right", "top", "bottom")}
 PAGES_PER_DOCUMENT = 6
+HANDBOOK = (
+    *("CONTRIBUTING.md", "SECURITY.md", "README.md", "ARCHITECTURE.md"),
+    *("docs/guide/running.md", "docs/guide/results.md", "docs/guide/engines.md"),
+)
 PHOTOS = ("astronaut.png", "chelsea.png", "coffee.png", "rocket.jpg", "motorcycle_left.png", "hubble_deep_field.jpg")
 SCANS = ("page.png", "text.png")
 DIALOGUES = (
@@ -49,10 +53,10 @@ def all_pages() -> Iterator[PageFile]:
     license_pdf = _typeset("The Apache License", (ROOT / "LICENSE").read_text(), "Times-Roman")
     for number, page in enumerate(_render(license_pdf)[:PAGES_PER_DOCUMENT], 1):
         yield PageFile(f"license/page_{number:03}.png", _png(page))
-    for name in ("CONTRIBUTING.md", "SECURITY.md", "README.md", "ARCHITECTURE.md"):
-        pages = _render(_typeset(name.removesuffix(".md").title(), _plain(ROOT / name), "Helvetica"))
-        for number, page in enumerate(pages[:4], 1):
-            yield PageFile(f"handbook/{name.removesuffix('.md').lower()}_{number:03}.jpg", _jpeg(page))
+    for name in HANDBOOK:
+        title = Path(name).stem.lower()
+        for number, page in enumerate(_render(_typeset(title.title(), _plain(ROOT / name), "Helvetica"))[:4], 1):
+            yield PageFile(f"handbook/{title}_{number:03}.jpg", _jpeg(page))
     yield PageFile("vera license.pdf", _typeset("Bitstream Vera", _package_text(), "Courier", pages=4))
     yield PageFile("fax #2.tiff", _fax(_render(license_pdf)[-2:]))
     for number in range(12):
