@@ -25,6 +25,7 @@ from pagemill_core.storage.store import ObjectStore
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "demo"
 BUCKET = "pagemill-demo"
+PRICE_PER_HOUR = "0.10"  # about what two cores cost somewhere, so that the display has a cost to show
 JOB = "config/samples/ocrjob-demo.yaml"
 
 
@@ -62,6 +63,7 @@ def _fill(store: ObjectStore) -> int:
 
 def _variables(settings: S3Settings) -> dict[str, str]:
     return {
+        "PAGEMILL_PRICE_PER_HOUR": PRICE_PER_HOUR,
         "PAGEMILL_S3_ENDPOINT": settings.endpoint,
         "PAGEMILL_S3_REGION": settings.region,
         "PAGEMILL_S3_ACCESS_KEY": settings.access_key,

@@ -6,16 +6,17 @@ import pytest
 
 from pagemill_cli.output.garbage import GRACE, Garbage, find_garbage, sweep
 from pagemill_cli.output.item import find_item
-from pagemill_cli.output.standing import COLLECTED, ledger_of
+from pagemill_cli.output.standing import ledger_of
 from pagemill_cli.output.verify import verify_output
 from pagemill_cli.testing.made_runs import FAILED, SKIPPED, SUCCEEDED, MadeOutput
-from pagemill_core.errors import StoreUnavailableError
+from pagemill_core.errors import InvalidSpecError, StoreUnavailableError
 from pagemill_core.storage.memory import MemoryStore
 from pagemill_core.testing.fake_clock import FakeClock
 from pagemill_core.work.attempts import begin
 from pagemill_core.work.commit import put_output
 from pagemill_core.work.layout import RunLayout
-from pagemill_core.work.ledger import Held
+from pagemill_core.work.ledger import COLLECTED, Held
+from pagemill_worker.plan.retry import retry_request
 
 DAY_S = GRACE.total_seconds()
 ABC = dict.fromkeys("abc", SUCCEEDED)
@@ -122,6 +123,8 @@ def test_gc_superseded_run_loses_its_data_and_its_part_of_the_dataset(made: Made
     found = find_item(made.target, "a", "text")
     assert found is not None
     assert found.data == b"text of a\n"
+    with pytest.raises(InvalidSpecError, match="newer runs hold all of it"):
+        retry_request(made.writer, old.run)
 
 
 def test_gc_run_younger_than_a_day_stays(made: MadeOutput, clock: FakeClock) -> None:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal
 
-from pagemill_cli.output.standing import COLLECTED, ledger_of
+from pagemill_cli.output.standing import ledger_of
 from pagemill_cli.output.superseded import superseded_runs
 from pagemill_cli.output.target import Target, no_run
 from pagemill_core.clock import from_iso
@@ -27,7 +27,7 @@ from pagemill_core.work import layout as keys
 from pagemill_core.work.conditional import Writer
 from pagemill_core.work.index import read_index
 from pagemill_core.work.layout import RunLayout
-from pagemill_core.work.ledger import Held
+from pagemill_core.work.ledger import COLLECTED, Held
 from pagemill_core.work.plan import read_plan
 from pagemill_core.work.records import Marker
 

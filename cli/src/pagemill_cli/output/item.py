@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pagemill_cli.output.standing import COLLECTED, ledger_of
+from pagemill_cli.output.standing import ledger_of
 from pagemill_cli.output.target import Target, no_run
 from pagemill_core.errors import IntegrityError, InvalidSpecError, UnsafeId
 from pagemill_core.work.commit import read_marker
 from pagemill_core.work.layout import RunLayout
+from pagemill_core.work.ledger import COLLECTED
 from pagemill_core.work.plan import read_plan
 from pagemill_core.work.records import PlanPointer
 from pagemill_worker.items import ItemResult

@@ -19,14 +19,13 @@ from pagemill_core.errors import ObjectNotFoundError, OutputBusyError
 from pagemill_core.storage.open import join_uri
 from pagemill_core.work.finalize import read_success
 from pagemill_core.work.layout import RunLayout
-from pagemill_core.work.ledger import Held, Ledger
+from pagemill_core.work.ledger import COLLECTED, Held, Ledger
 from pagemill_core.work.lifecycle import too_many_failures
 from pagemill_core.work.plan import read_plan
 from pagemill_core.work.records import PlanPointer, RunEntry, Totals
 from pagemill_core.work.usage import Spent, UsageReader
 from pagemill_worker.finalize.extras import REPORT_KEY
 
-COLLECTED = "Collected"
 """The reason of a ledger entry whose run's data `pagemill gc` has removed, because newer runs hold all of it."""
 
 STOPPED_FOR_GOOD = ("BudgetExceeded", "DeadlineExceeded", "ShardsExhausted")

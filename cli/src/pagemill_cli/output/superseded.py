@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from pagemill_cli.output.standing import COLLECTED
 from pagemill_cli.output.target import Target, job_of_plan
 from pagemill_core.work.layout import RunLayout
-from pagemill_core.work.ledger import Held
+from pagemill_core.work.ledger import COLLECTED, Held
 from pagemill_core.work.plan import read_plan
 from pagemill_core.work.records import PlanPointer
 from pagemill_worker.plan.digests import DigestMap, digests_of

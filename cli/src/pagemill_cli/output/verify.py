@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import zstandard
 
-from pagemill_cli.output.standing import COLLECTED, ledger_of
+from pagemill_cli.output.standing import ledger_of
 from pagemill_cli.output.target import Target, no_run
 from pagemill_core.errors import IntegrityError, ObjectNotFoundError
 from pagemill_core.work import layout as keys
@@ -21,7 +21,7 @@ from pagemill_core.work.conditional import Writer
 from pagemill_core.work.finalize import read_success
 from pagemill_core.work.index import read_index
 from pagemill_core.work.layout import RunLayout
-from pagemill_core.work.ledger import Held
+from pagemill_core.work.ledger import COLLECTED, Held
 from pagemill_core.work.plan import read_plan
 from pagemill_core.work.publish import META_SEQ, read_published
 from pagemill_core.work.records import Counts, Marker, OutputRef, PlanPart, PlanPointer

@@ -20,6 +20,7 @@ from pagemill_core.work import layout
 from pagemill_core.work.conditional import Writer, create_once, swap_once
 from pagemill_core.work.records import Holder, RunEntry
 
+COLLECTED = "Collected"  # the reason of a finished run whose data was removed because newer runs hold all of it
 EXPIRY_S = 600.0
 RENEW_EVERY_S = 180.0
 

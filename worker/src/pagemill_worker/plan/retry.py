@@ -13,8 +13,9 @@ from pagemill_core.work import layout as keys
 from pagemill_core.work.commit import read_output
 from pagemill_core.work.conditional import Writer
 from pagemill_core.work.layout import RunLayout
+from pagemill_core.work.ledger import COLLECTED
 from pagemill_core.work.plan import read_plan
-from pagemill_core.work.records import PlanPointer
+from pagemill_core.work.records import PlanPointer, RunEntry
 from pagemill_core.work.rollup import segment_markers
 from pagemill_worker.items import ItemResult, PlannedItem
 from pagemill_worker.plan.request import ItemsRequest
@@ -29,8 +30,9 @@ def retry_request(writer: Writer, run: str, done_in: Iterable[str] = ()) -> Item
     """The failed items of `run`, those that succeeded in one of `done_in` (given-up retries of it) left out.
 
     Their versions are forgotten: a page that was mended since is what a retry is for.
-    Raises: InvalidSpecError when the output has no such run, or not its plan any more.
+    Raises: InvalidSpecError when the output has no such run, or not its data any more.
     """
+    _check_not_collected(writer, run)
     pointer = read_plan(writer, RunLayout(run))
     if pointer is None:
         raise InvalidSpecError(
@@ -43,6 +45,15 @@ def retry_request(writer: Writer, run: str, done_in: Iterable[str] = ()) -> Item
         uri=f"run {run}",
         columns=dict.fromkeys(pointer.columns, "string"),
     )
+
+
+def _check_not_collected(writer: Writer, run: str) -> None:
+    entry = writer.get(keys.run_entry(RunLayout(run).seq))
+    if entry is not None and RunEntry.from_bytes(entry.data, run).reason == COLLECTED:
+        raise InvalidSpecError(
+            f"spec.source.retryOf.run: the data of {run} was removed, newer runs hold all of it",
+            advice="`pagemill runs` lists the runs of an output; name a newer one",
+        )
 
 
 def committed_rows(writer: Writer, run: str, *, only_failed: bool) -> Iterator[ItemResult]:
