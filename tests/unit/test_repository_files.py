@@ -103,3 +103,14 @@ def test_repository_requirements_for_tests_hold_one_opencv() -> None:
     text = (ROOT / "requirements" / "test.txt").read_text(encoding="utf-8")
 
     assert re.findall(r"(?m)^(opencv[a-z-]*)==", text) == ["opencv-contrib-python"]
+
+
+def test_repository_links_between_documents_lead_somewhere() -> None:
+    broken = [
+        f"{path.relative_to(ROOT)}: {target}"
+        for path in committed_files()
+        if path.suffix == ".md"
+        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text(encoding="utf-8"))
+        if "://" not in target and not (path.parent / target).exists()
+    ]
+    assert broken == []
