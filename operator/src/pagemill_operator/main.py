@@ -17,13 +17,15 @@ from typing import Any
 import kopf
 
 from pagemill_core.clock import Clock, SystemClock
-from pagemill_core.errors import EXIT_BUG, PagemillError
+from pagemill_core.errors import EXIT_BUG, InvalidSpecError, PagemillError
 from pagemill_operator import logs
 from pagemill_operator.assembly import Parts, Surroundings, ThreadRunner, assemble
 from pagemill_operator.cluster import PLURALS, Address, ApiError
 from pagemill_operator.health import HealthServer
 from pagemill_operator.kube import Kube
 from pagemill_operator.metrics import Metrics
+from pagemill_operator.next_run import read_settings, read_template
+from pagemill_operator.next_run import run as run_next
 from pagemill_operator.settings import Config, OperatorSettings, read_config
 from pagemill_operator.watch import SELECTOR, make_registry, watch_settings
 
@@ -165,15 +167,33 @@ async def serve(settings: OperatorSettings, config: Config, path: Path | None) -
         await Process(settings, config, kube, metrics).run()
 
 
+async def tick(path: Path | None) -> None:
+    """Do what a recurring run's pod is for. Raises: PagemillError."""
+    settings = read_settings()
+    template = read_template(settings.job_path)
+    async with Kube(Metrics(), kubeconfig=path) as kube:
+        await run_next(settings, template, kube)
+
+
 def main() -> None:
-    """Run and exit: 0 when told to stop, else non-zero, to be started again."""
+    """Run and exit: 0 when told to stop, else non-zero, to be started again.
+
+    Without an argument, be the operator; with `next-run`, do one tick of a series.
+    """
     settings = OperatorSettings()
     logs.set_up(settings.log_level)
+    path = kubeconfig(dict(os.environ))
     try:
-        config = read_config(settings.config_path)
-        asyncio.run(serve(settings, config, kubeconfig(dict(os.environ))))
+        match sys.argv[1:]:
+            case []:
+                asyncio.run(serve(settings, read_config(settings.config_path), path))
+            case ["next-run"]:
+                asyncio.run(tick(path))
+            case others:
+                raise InvalidSpecError(f"there is no {' '.join(others)!r}", advice="give no argument, or next-run")
     except PagemillError as error:
-        log.error("The operator cannot start", extra={"reason": error.reason, "problem": error.message})  # noqa: TRY400
+        fields = {"reason": error.reason, "problem": error.message, "advice": error.advice}
+        log.error("Cannot do what was asked", extra=fields)  # noqa: TRY400
         sys.exit(error.exit_code)
     except ApiError as error:
         log.error("The API server ended the operator", extra={"error": str(error)})  # noqa: TRY400
