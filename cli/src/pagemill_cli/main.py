@@ -6,6 +6,7 @@ Layer: the top of `cli`; the only module that ends the process, and one of the t
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -16,12 +17,14 @@ from pagemill_cli.commands import register
 from pagemill_core.errors import EXIT_BUG, EXIT_INTERRUPTED, PagemillError, RetriableError
 
 EXIT_USAGE = 64
+KUBECTL_PLUGIN = "kubectl-pagemill"
+"""The name under which kubectl finds this command on PATH: then it is `kubectl pagemill`."""
 TRY_AGAIN = "run the same command again, now or later: only what is missing is done"
 
 app = typer.Typer(
     name="pagemill",
     help="Turn page images, pictures and tensors into text and vectors: on this machine, or on Kubernetes.",
-    epilog="Start with: pagemill run config/samples/ocrjob-demo.yaml",
+    epilog="Start with: pagemill run config/samples/ocrjob-demo.yaml; on a cluster: pagemill submit job.yaml",
     no_args_is_help=True,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
@@ -47,7 +50,8 @@ def main() -> None:
     """Run the command and exit with the status that docs/operations/errors.md names."""
     console = Console(stderr=True)
     try:
-        sys.exit(app(standalone_mode=False) or 0)
+        is_plugin = Path(sys.argv[0]).stem == KUBECTL_PLUGIN
+        sys.exit(app(standalone_mode=False, prog_name="kubectl pagemill" if is_plugin else None) or 0)
     except PagemillError as error:
         explain(error, console)
         sys.exit(error.exit_code)

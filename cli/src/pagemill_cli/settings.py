@@ -29,6 +29,11 @@ class CliSettings(BaseSettings):
         validation_alias=AliasChoices("PAGEMILL_API_KEY", "OPENROUTER_API_KEY"),
         description="API key of remote engines (vlm, qwen, gemma, deepseek)",
     )
+    kubeconfig: str = Field(
+        default="",
+        validation_alias=AliasChoices("PAGEMILL_KUBECONFIG", "KUBECONFIG"),
+        description="the file that says how clusters are reached; several with ':' between them are merged",
+    )
     allowed_hosts: str = Field(
         default="",
         description="comma-separated host names and networks that may be fetched from although they are private",

@@ -9,6 +9,7 @@ it with the classes and with docs/operations/errors.md.
     │  ├─ InvalidSpecError               exit 78  the job's file says something that cannot be done
     │  ├─ AccessDeniedError              exit 77  a right or a credential is missing
     │  ├─ StoreUnsuitableError           exit 76  the store lacks conditional writes, locks or links
+    │  ├─ ClusterUnsuitableError         exit 76  the cluster does not know our kinds, or its client is not installed
     │  ├─ OutputInUseError               exit 73  the output belongs to other work or another fingerprint
     │  ├─ IntegrityError                 exit 70  digest, count or plan does not match
     │  ├─ EngineUnavailableError         exit 69  an engine, language or model is not installed
@@ -40,6 +41,7 @@ it with the classes and with docs/operations/errors.md.
        ├─ StoreUnavailableError          exit 75  no answer, or an answer that tells nothing: the outcome is unknown
        │  └─ StoreFullError              exit 75  no space is left on the store: waiting alone does not help
        ├─ ThrottledError                 exit 75  the store or an API asks for fewer calls
+       ├─ ClusterUnavailableError        exit 75  the cluster's API server does not answer
        ├─ EngineTimeoutError             exit 75  a remote engine did not answer in time
        └─ OutputBusyError                exit 75  another owner works on this output now
 """
@@ -96,6 +98,12 @@ class AccessDeniedError(NonRetriableError):
 
 class StoreUnsuitableError(NonRetriableError):
     """The store lacks conditional writes, locks or links, so results could be written twice."""
+
+    exit_code = 76
+
+
+class ClusterUnsuitableError(NonRetriableError):
+    """The cluster does not know Pagemill's kinds, or this machine has no client for it; `advice` says what to do."""
 
     exit_code = 76
 
@@ -246,6 +254,10 @@ class StoreFullError(StoreUnavailableError):
 
 class ThrottledError(RetriableError):
     """The store or an API asks for fewer calls."""
+
+
+class ClusterUnavailableError(RetriableError):
+    """The cluster's API server gave no answer, or one that tells nothing."""
 
 
 class EngineTimeoutError(RetriableError):

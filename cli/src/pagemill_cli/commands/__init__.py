@@ -1,16 +1,33 @@
 """The commands, one module each.
 
 Layer: `cli.commands`, below `main`. A command parses nothing itself: typer gives it typed options, and it calls one
-function of `cli.local` or `cli.output` and prints what that returns.
+function of `cli.local`, `cli.output` or `cli.cluster` and prints what that returns.
 """
 
 from __future__ import annotations
 
 import typer
 
-from pagemill_cli.commands import cat, engines, gc, models, plan, retry, run, runs, schema, status, verify
+from pagemill_cli.commands import (
+    cat,
+    control,
+    engines,
+    gc,
+    logs,
+    models,
+    plan,
+    retry,
+    run,
+    runs,
+    schedule,
+    schema,
+    status,
+    submit,
+    verify,
+)
 
 RUNNING = "Running a job"
+CLUSTER = "On a cluster"
 LOOKING = "Looking at an output"
 KEEPING = "Keeping an output in order"
 MACHINE = "This machine"
@@ -21,6 +38,12 @@ def register(app: typer.Typer) -> None:
     app.command("run", rich_help_panel=RUNNING)(run.run)
     app.command("plan", rich_help_panel=RUNNING)(plan.plan)
     app.command("retry", rich_help_panel=RUNNING)(retry.retry)
+    app.command("submit", rich_help_panel=CLUSTER)(submit.submit)
+    app.command("logs", rich_help_panel=CLUSTER)(logs.logs)
+    app.command("suspend", rich_help_panel=CLUSTER)(control.suspend)
+    app.command("resume", rich_help_panel=CLUSTER)(control.resume)
+    app.command("schedule", rich_help_panel=CLUSTER)(schedule.schedule)
+    app.command("cancel", rich_help_panel=CLUSTER)(control.cancel)
     app.command("status", rich_help_panel=LOOKING)(status.status)
     app.command("cat", rich_help_panel=LOOKING)(cat.cat)
     app.command("runs", rich_help_panel=LOOKING)(runs.runs)

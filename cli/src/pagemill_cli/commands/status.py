@@ -1,11 +1,13 @@
-"""`pagemill status`: how the newest run on an output stands.
+"""`pagemill status`: how a job stands, by its output or by its object on a cluster.
 
 Layer: `cli.commands`.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import time
+from collections.abc import Callable
 from typing import Annotated
 
 import typer
@@ -13,7 +15,11 @@ from rich.live import Live
 from rich.markup import escape
 from rich.table import Table
 
-from pagemill_cli.commands.arguments import FileOrUri, JobName, Output, out, print_json, printable
+from pagemill_cli.cluster.kinds import is_named_on_cluster
+from pagemill_cli.cluster.views import JobView
+from pagemill_cli.commands.arguments import JobName, Output, out, print_json, printable
+from pagemill_cli.commands.cluster_arguments import Context, Kubeconfig, Namespace, cluster_jobs, named_job
+from pagemill_cli.commands.cluster_view import as_json, follow, picture
 from pagemill_cli.output.standing import Standing, Watcher
 from pagemill_cli.output.target import open_target
 from pagemill_cli.settings import read_settings
@@ -24,19 +30,42 @@ STYLES = {"Succeeded": "green", "Failed": "red", "Suspended": "yellow"}
 
 
 def status(
-    target: FileOrUri,
+    target: Annotated[
+        str,
+        typer.Argument(
+            metavar="FILE|URI|NAME",
+            help="A job's YAML file, its output (s3://…, file:///…, an existing folder), or its name on a cluster: "
+            "comics, ocrjob/comics, emb/books.",
+        ),
+    ],
     job: JobName = "",
     watch: Annotated[bool, typer.Option("--watch", "-w", help="Look again until the run ends.")] = False,
     every: Annotated[float, typer.Option(min=0.2, help="With --watch: seconds between looks.")] = 2.0,
+    on_cluster: Annotated[
+        bool, typer.Option("--cluster", help="Ask the cluster, also for a FILE; implied by its options below.")
+    ] = False,
+    namespace: Namespace = "",
+    context: Context = "",
+    kubeconfig: Kubeconfig = "",
     output: Output = "text",
 ) -> None:
-    """Show how the newest run on an output stands: phase, items, failures by class, rate, cost, who works on it.
+    """Show how a job stands: phase, items, failures, rate, cost, what to do next.
 
-    Reads the store alone, so it works from any machine, for runs of this command and of a cluster. With --watch and
-    -o json, each look is one line.
+    By its file or output: how the newest run on the output stands, from the store alone. That works from any machine,
+    for runs of this command and of a cluster.
+
+    By its name, or with --cluster: what the cluster says of the job, its conditions, child Jobs and pods included. The
+    exit status is 0 whatever it says; `pagemill submit --wait` ends as the job does.
+
+    With --watch and -o json, each look is one line.
 
     Example: pagemill status job.yaml --watch
     """
+    if on_cluster or namespace or context or kubeconfig or is_named_on_cluster(target):
+        named, of_file = named_job(target, job)
+        with cluster_jobs(kubeconfig, context, namespace or of_file) as jobs:
+            _show_on_cluster(lambda: jobs.find(named), watch=watch, every_s=every, output=output)
+        return
     watcher = Watcher(open_target(target, read_settings(), job))
     if not watch:
         standing = watcher.look()
@@ -46,6 +75,15 @@ def status(
             out().print(_table(standing))
         return
     _watch(watcher, every, output)
+
+
+def _show_on_cluster(look: Callable[[], JobView], *, watch: bool, every_s: float, output: str) -> None:
+    if watch:
+        follow(look, out(), every_s=every_s, output=output, limit_s=None)
+    elif output == "json":
+        print_json(as_json(look()))
+    else:
+        out().print(picture(look(), dt.datetime.now(dt.UTC)))
 
 
 def _watch(watcher: Watcher, every: float, output: str) -> None:

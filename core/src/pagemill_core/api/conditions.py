@@ -78,6 +78,11 @@ class Reason(StrEnum):
     # Errors by their own names (core.errors).
     ACCESS_DENIED = "AccessDenied", "a right or a credential is missing; the message says what to grant"
     STORE_UNSUITABLE = "StoreUnsuitable", "the store lacks conditional writes, locks or links"
+    CLUSTER_UNSUITABLE = (
+        "ClusterUnsuitable",
+        "the cluster does not know Pagemill's kinds; only the command line says so",
+    )
+    CLUSTER_UNAVAILABLE = "ClusterUnavailable", "the API server does not answer; only the command line says so"
     STORE_UNAVAILABLE = "StoreUnavailable", "the store does not answer; asked again with growing pauses"
     STORE_FULL = "StoreFull", "no space is left on the store; make room, and the work goes on"
     OBJECT_NOT_FOUND = "ObjectNotFound", "a bucket or an object that should be there is not"
