@@ -29,12 +29,19 @@ class Target:
     arguments: tuple[str, ...]
 
 
+OVERRIDE = ("--override", "requirements/override.in")
 TARGETS = (
     Target("uv.txt", ("requirements/uv.in",)),
+    Target("image.txt", ("requirements/image.in",)),
+    Target("operator.txt", ("operator/pyproject.toml", *OVERRIDE)),
+    Target("worker.txt", ("worker/pyproject.toml",)),
+    Target("worker-ocr.txt", ("worker/pyproject.toml", "--extra", "ocr")),
+    Target("worker-paddle.txt", ("worker/pyproject.toml", "--extra", "paddle", *OVERRIDE)),
+    Target("worker-easyocr.txt", ("worker/pyproject.toml", "--extra", "easyocr")),
     Target("demo.txt", ("pyproject.toml", "--extra", "ocr", "--group", "build", "--group", "demo")),
     Target(
         "test.txt",
-        ("pyproject.toml", "--all-extras", "--group", "test", "--override", "requirements/override.in"),
+        ("pyproject.toml", "--all-extras", "--group", "test", *OVERRIDE),
     ),
 )
 

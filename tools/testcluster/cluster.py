@@ -82,7 +82,7 @@ class Cluster:
         return self.layout.kubeconfig
 
     def api(self) -> KubeApi:
-        """The API server, as the administrator; `down` closes the connections. Raises: NotRunningError."""
+        """The API server, as the administrator; `close` and `down` end the connections. Raises: NotRunningError."""
         if self._api is None:
             try:
                 self._api = KubeApi.from_kubeconfig(self.kubeconfig)
@@ -136,6 +136,12 @@ class Cluster:
             if locks.remove_if_free(self.layout.lease):
                 self._remove()
         locks.remove_if_free(self.layout.change_lock)
+
+    def close(self) -> None:
+        """Close this object's connections to the API server; the cluster goes on."""
+        if self._api is not None:
+            self._api.close()
+            self._api = None
 
     def stop_part(self, part: str, *, kill: bool = False) -> None:
         """Stop one part, as a fault; the others go on."""
@@ -251,9 +257,7 @@ class Cluster:
             return False
 
     def _remove(self) -> None:
-        if self._api is not None:
-            self._api.close()
-            self._api = None
+        self.close()
         self._stop_keeper()
         deadline = time.monotonic() + _REMOVE_PATIENCE_S
         while self.layout.folder.exists():  # a leased cluster that ends by itself removes it too, at the same time

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 import secrets
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -59,10 +59,12 @@ def bases(dockerfile: str, build_args: Mapping[str, str]) -> list[str]:
 
 
 def buildah() -> list[str]:
-    """buildah on a store of our own, which `make clean` of nobody else empties."""
+    """buildah on a store of our own. What it mounts, only it sees; a build that fails would leave mounts behind."""
     folder = cache_root() / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    return ["buildah", "--root", str(folder / "store"), "--runroot", str(folder / "run"), "--storage-driver", "overlay"]
+    alone = ["unshare", "--mount", "--propagation=private", "--"]
+    places = ["--root", str(folder / "store"), "--runroot", str(folder / "run")]
+    return [*alone, "buildah", *places, "--storage-driver", "overlay"]
 
 
 def build_image(
@@ -84,6 +86,8 @@ def build_image(
         command = [*buildah(), "build", *_flags(recipe), str(recipe.context)]
         with log.open("ab") as output:
             made = subprocess.run(command, stdout=output, stderr=output, check=False)
+            if made.returncode != 0:  # its half-made containers would pile up in the store
+                subprocess.run([*buildah(), "rm", "--all"], stdout=output, stderr=output, check=False)
     if made.returncode != 0:
         raise BuildError(f"{recipe.image} could not be built\n{tail(log)}")
     return recipe.image
@@ -126,6 +130,27 @@ def remove_image(tag: str) -> None:
     """Forget a built image; layers that others share stay. Raises: BuildError."""
     image = full_name(tag)
     _run([*buildah(), "rmi", "--force", image], _log(image))
+
+
+def run_in_image(tag: str, command: Sequence[str]) -> str:
+    """Run a command in a built image as the user that it names. Returns: what it printed. Raises: BuildError."""
+    container = _output_of([*buildah(), "from", "--pull=never", full_name(tag)])
+    try:
+        return _output_of([*buildah(), "run", "--isolation=chroot", container, "--", *command])
+    finally:
+        _output_of([*buildah(), "rm", container])
+
+
+def describe_image(tag: str) -> str:
+    """What a built image says of itself, as JSON. Raises: BuildError."""
+    return _output_of([*buildah(), "inspect", "--type=image", full_name(tag)])
+
+
+def _output_of(command: list[str]) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise BuildError(f"{' '.join(command[-4:])} failed with status {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout.strip()
 
 
 def load_archive(cluster: Cluster, archive: Path) -> None:

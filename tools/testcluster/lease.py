@@ -24,4 +24,5 @@ def leased(settings: Settings) -> Iterator[Cluster]:
             cluster.up(replace(settings, is_leased=True))
             yield cluster
     finally:
+        cluster.close()
         cluster.down_if_unused()

@@ -91,6 +91,8 @@ def kubelet_config(layout: Layout, socket_path: Path) -> dict[str, Any]:
         "clusterDomain": "cluster.local",
         "clusterDNS": [NODE_ADDRESS],
         "resolvConf": "",
+        # Tests kill what runs time and again; kubelet's own five minutes of waiting are not what they are about.
+        "crashLoopBackOff": {"maxContainerRestartPeriod": "1s"},
         "maxPods": 250,
         "serializeImagePulls": False,
         "syncFrequency": "10s",

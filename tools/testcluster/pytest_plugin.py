@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from testcluster import binaries, images, node_files, requirements
+from testcluster import stage as stages
 from testcluster.api import Json, KubeApi, object_path
 from testcluster.cluster import Cluster
 from testcluster.external import kubectl_proxy
@@ -67,6 +68,9 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         requirements.ensure("node")
         requirements.ensure_packages((*requirements.TEST_NEEDS, *requirements.IMAGE_NEEDS))
         binaries.ensure(program.name for program in binaries.NODE)
+    if any("empty_stage" in getattr(item, "fixturenames", ()) for item in session.items):
+        binaries.ensure(["helm"])
+        stages.build_images()
 
 
 @pytest.fixture(scope="session")
@@ -96,10 +100,38 @@ def node_cluster() -> Iterator[Cluster]:
 @pytest.fixture
 def namespace(kube_api: KubeApi) -> Iterator[str]:
     """A namespace that nobody else uses; what is left in it goes away after the test."""
+    with _namespace(kube_api) as name:
+        yield name
+
+
+@contextlib.contextmanager
+def _namespace(api: KubeApi) -> Iterator[str]:
     name = f"pagemill-test-{secrets.token_hex(4)}"
-    kube_api.call("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    api.call("POST", "/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     yield name
-    kube_api.call("DELETE", f"/api/v1/namespaces/{name}")
+    api.call("DELETE", f"/api/v1/namespaces/{name}")
+
+
+@pytest.fixture(scope="session")
+def pod_s3(node_cluster: Cluster) -> Iterator[stages.PodS3]:
+    """An S3 server that pods of `node_cluster` reach. Other tests use it too, each with buckets of its own."""
+    with stages.s3_for_pods(node_cluster) as server:
+        yield server
+
+
+@pytest.fixture
+def empty_stage(node_cluster: Cluster, pod_s3: stages.PodS3) -> Iterator[stages.Stage]:
+    """A namespace on the node with the project's images at hand and a bucket; nothing is installed yet."""
+    stages.load_images(node_cluster)
+    with _namespace(node_cluster.api()) as name:
+        yield stages.Stage(node_cluster, name, pod_s3)
+
+
+@pytest.fixture
+def stage(empty_stage: stages.Stage) -> stages.Stage:
+    """A namespace on the node with the operator, installed from the chart, that serves it alone."""
+    empty_stage.install()
+    return empty_stage
 
 
 @contextlib.contextmanager
