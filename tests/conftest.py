@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pytest
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["pagemill_core.testing.pytest_plugin", "testcluster.pytest_plugin"]
+pytest_plugins = ["pagemill_core.testing.pytest_plugin", "testcluster.pytest_plugin", "charttools.pytest_plugin"]
 
 # Shared machines stall: a slow example is no failure, and neither is a run without the local example database.
 settings.register_profile("pagemill", deadline=None, suppress_health_check=[HealthCheck.too_slow], database=None)

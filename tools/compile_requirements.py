@@ -33,6 +33,7 @@ OVERRIDE = ("--override", "requirements/override.in")
 TARGETS = (
     Target("uv.txt", ("requirements/uv.in",)),
     Target("image.txt", ("requirements/image.in",)),
+    Target("checkov.txt", ("requirements/checkov.in",)),
     Target("operator.txt", ("operator/pyproject.toml", *OVERRIDE)),
     Target("worker.txt", ("worker/pyproject.toml",)),
     Target("worker-ocr.txt", ("worker/pyproject.toml", "--extra", "ocr")),

@@ -15,7 +15,7 @@ from PIL import Image
 from pypdfium2 import PdfDocument
 from testcluster import images
 from testcluster.api import Json
-from testcluster.stage import OPERATOR_IMAGE, TAG, WORKER_IMAGE, Stage, build_images, with_output
+from testcluster.stage import OPERATOR_IMAGE, TAG, WORKER_IMAGE, Stage, with_output
 
 from pagemill_cli.testing.promises import broken_promises, take_picture
 from pagemill_core.testing import ocr_pages
@@ -85,11 +85,6 @@ def test_get_shows_each_stage_of_a_job(stage: Stage, tmp_path: Path) -> None:
     assert "24/24" in lines[-1]
 
 
-@pytest.fixture(scope="module")
-def built_images() -> None:
-    build_images()
-
-
 @pytest.mark.usefixtures("built_images")
 def test_operator_image_holds_no_ml_package() -> None:
     listing = images.run_in_image(
@@ -111,7 +106,7 @@ def test_image_runs_as_nobody_and_holds_neither_compiler_nor_fakes(image: str) -
         [
             "sh",
             "-c",
-            "id -u; id -g; command -v gcc cc ld pip uv make; find /opt/pagemill -name testing -path '*mill_*'",
+            "id -u; id -g; command -v gcc cc ld make; find /opt/pagemill -name testing -path '*mill_*'",
         ],
     )
 

@@ -15,7 +15,7 @@ from pagemill_operator.cluster import JOBS, PODS, SECRETS, WORKLOADS, Address, A
 from pagemill_operator.objects import Key, read_custom
 from pagemill_operator.queue import Urgency
 from pagemill_operator.settings import parse_config
-from pagemill_operator.status import PROGRESS_EVERY_S, SHED_EVERY_S, StatusWriter
+from pagemill_operator.status import DRIFT_EVERY_S, PROGRESS_EVERY_S, SHED_EVERY_S, StatusWriter
 from pagemill_operator.testing.fake_jobs import Exit
 from pagemill_operator.testing.fake_kube import FakeKube
 from pagemill_operator.testing.fake_pods import FakePods, Habits
@@ -153,8 +153,11 @@ def test_progress_waits_and_gives_way_when_the_queue_grows() -> None:
     assert writer.delay_s(custom, JobStatus(phase="Running", done="2/9"), 0.0) == PROGRESS_EVERY_S
     assert writer.delay_s(custom, JobStatus(phase="Running", done="2/9"), 30.0) == SHED_EVERY_S
     assert writer.delay_s(custom, JobStatus(phase="Suspended", done="1/9"), 30.0) == 0.0
+    assert writer.delay_s(custom, JobStatus(phase="Running", done="1/9", eta="45s"), 0.0) == DRIFT_EVERY_S
     clock.advance(PROGRESS_EVERY_S)
     assert writer.delay_s(custom, JobStatus(phase="Running", done="2/9"), 0.0) == 0.0
+    assert writer.delay_s(custom, JobStatus(phase="Running", done="2/9"), 0.0, is_superseded=True) is None
+    assert writer.delay_s(custom, JobStatus(phase="Suspended"), 0.0, is_superseded=True) == 0.0
 
 
 # -- the watch and the resync -----------------------------------------------------------------------------------------

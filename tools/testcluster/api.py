@@ -207,7 +207,7 @@ class KubeApi:
         connection, was_used = self._connections.mine()
         try:
             return _answer(self._send(connection, method, path, payload, content_type))
-        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError) as error:
+        except (http.client.RemoteDisconnected, ConnectionResetError, BrokenPipeError, ssl.SSLEOFError) as error:
             connection.close()
             if was_used:
                 raise _ClosedBetweenRequestsError from error

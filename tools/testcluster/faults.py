@@ -22,6 +22,7 @@ from testcluster.stage import Stage
 
 _OPERATOR = "app.kubernetes.io/component=operator"
 _POLL_S = 0.2
+_GROUP_POLL_S = 0.02
 _KILL_PATIENCE_S = 60.0
 
 
@@ -136,3 +137,57 @@ def status_log(stage: Stage, name: str = "comics") -> Iterator[StatusLog]:
         yield log
     finally:
         log.stop()
+
+
+class GroupKiller(threading.Thread):
+    """Kills all processes of a work pod as soon as one of them holds more than `least_bytes`.
+
+    It is what a kernel of control groups version 2 does at a pod's limit; one of version 1 kills a single process.
+    """
+
+    def __init__(self, stage: Stage, least_bytes: int) -> None:
+        super().__init__(daemon=True)
+        self._stage, self._least_bytes = stage, least_bytes
+        self._over = threading.Event()
+        self.kills = 0
+
+    def run(self) -> None:
+        pods: list[tuple[Json, list[Path]]] = []
+        listed_s = 0.0
+        while not self._over.wait(_GROUP_POLL_S):
+            if time.monotonic() - listed_s > _POLL_S:
+                pods, listed_s = [(pod, _groups_of(pod)) for pod in running(self._stage)], time.monotonic()
+            for pod, groups in pods:
+                self._look(pod, groups)
+
+    def stop(self) -> None:
+        self._over.set()
+        self.join()
+
+    def _look(self, pod: Json, groups: list[Path]) -> None:
+        with contextlib.suppress(OSError):  # the group went away with its pod
+            pids = [int(pid) for group in groups for pid in group.read_text().split()]
+            if any(_resident_bytes(pid) > self._least_bytes for pid in pids):
+                self.kills += bool(kill_pod(pod))
+
+
+def _groups_of(pod: Json) -> list[Path]:
+    """The lists of processes of a pod's containers."""
+    roots = [Path("/sys/fs/cgroup/memory"), Path("/sys/fs/cgroup")]
+    root = next(root for root in roots if root.is_dir())
+    return [path for path in root.glob(f"*/kubepods/*/pod{pod['metadata']['uid']}/*/cgroup.procs")]
+
+
+def _resident_bytes(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@contextmanager
+def group_killer(stage: Stage, *, least_bytes: int) -> Iterator[GroupKiller]:
+    """A GroupKiller for the time of the block."""
+    killer = GroupKiller(stage, least_bytes)
+    killer.start()
+    try:
+        yield killer
+    finally:
+        killer.stop()

@@ -68,7 +68,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         requirements.ensure("node")
         requirements.ensure_packages((*requirements.TEST_NEEDS, *requirements.IMAGE_NEEDS))
         binaries.ensure(program.name for program in binaries.NODE)
-    if any("empty_stage" in getattr(item, "fixturenames", ()) for item in session.items):
+    if any("built_images" in getattr(item, "fixturenames", ()) for item in session.items):
         binaries.ensure(["helm"])
         stages.build_images()
 
@@ -119,8 +119,13 @@ def pod_s3(node_cluster: Cluster) -> Iterator[stages.PodS3]:
         yield server
 
 
+@pytest.fixture(scope="session")
+def built_images() -> None:
+    """The project's images, which were built while the tests were collected."""
+
+
 @pytest.fixture
-def empty_stage(node_cluster: Cluster, pod_s3: stages.PodS3) -> Iterator[stages.Stage]:
+def empty_stage(built_images: None, node_cluster: Cluster, pod_s3: stages.PodS3) -> Iterator[stages.Stage]:
     """A namespace on the node with the project's images at hand and a bucket; nothing is installed yet."""
     stages.load_images(node_cluster)
     with _namespace(node_cluster.api()) as name:

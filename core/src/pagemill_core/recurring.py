@@ -66,13 +66,8 @@ def cron_job(series: Series) -> Manifest:
     """The CronJob of a series. Raises: InvalidSpecError when the name or the job cannot recur."""
     check_name(series.name)
     labels = {**_LABELS, SERIES_LABEL: series.name}
-    pod = {
-        "metadata": {
-            "labels": labels,
-            "annotations": {JOB_ANNOTATION: canonical_json(template_of(series.job)).decode()},
-        },
-        "spec": _pod_spec(series),
-    }
+    annotations = {JOB_ANNOTATION: canonical_json(template_of(series.job)).decode()}
+    pod = {"metadata": {"labels": labels, "annotations": annotations}, "spec": _pod_spec(series)}
     return {
         "apiVersion": "batch/v1",
         "kind": "CronJob",
@@ -90,24 +85,21 @@ def cron_job(series: Series) -> Manifest:
                 "spec": {
                     "backoffLimit": 6,
                     "activeDeadlineSeconds": 600,
-                    "podFailurePolicy": {
-                        "rules": [
-                            {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
-                            {
-                                "action": "FailJob",
-                                "onExitCodes": {
-                                    "containerName": CONTAINER,
-                                    "operator": "In",
-                                    "values": list(FAIL_JOB_EXIT_CODES),
-                                },
-                            },
-                        ]
-                    },
+                    "podFailurePolicy": {"rules": _failure_rules()},
                     "template": pod,
                 },
             },
         },
     }
+
+
+def _failure_rules() -> list[Manifest]:
+    """Disruptions cost nothing, and what trying again cannot cure ends the tick."""
+    incurable = {"containerName": CONTAINER, "operator": "In", "values": list(FAIL_JOB_EXIT_CODES)}
+    return [
+        {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+        {"action": "FailJob", "onExitCodes": incurable},
+    ]
 
 
 def access(namespace: str) -> tuple[Manifest, Manifest, Manifest]:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from pagemill_core.clock import Clock
-from pagemill_core.storage.open import open_store
+from pagemill_core.storage.open import SharedStores
 from pagemill_core.storage.probe import probe
 from pagemill_core.storage.s3_settings import S3Settings
 from pagemill_core.storage.store import ObjectStore
@@ -66,7 +66,7 @@ class Surroundings:
     metrics: Metrics
     runner: TaskRunner
     wake: Callable[[], None] = lambda: None
-    open_store: Callable[[str, S3Settings], ObjectStore] = open_store
+    open_store: Callable[[str, S3Settings], ObjectStore] = field(default_factory=lambda: SharedStores().open)
     probe: Callable[[ObjectStore], object] = probe
 
 

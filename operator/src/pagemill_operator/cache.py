@@ -23,6 +23,7 @@ class Cache:
         self._children: dict[Key, dict[str, Child]] = {}
         self._versions: dict[tuple[Key, str], str] = {}
         self._uids: Counter[str] = Counter()  # of jobs that exist and of owners of Jobs that exist
+        self._dependents: dict[Key, set[Key]] = {}
 
     # -- jobs ---------------------------------------------------------------------------------------------------------
 
@@ -37,7 +38,10 @@ class Cache:
         if old is not None and not _is_newer(body["metadata"].get("resourceVersion", ""), old.resource_version):
             return key, None, None
         new = read_custom(body, old)
+        self._unlink(key)
         self._customs[key] = new
+        for other in self._waits_for(key):
+            self._dependents.setdefault(other, set()).add(key)
         if old is not None and old.uid == new.uid:
             return key, None if old.like(new) else Urgency.USER, None
         self._uids[new.uid] += 1
@@ -47,6 +51,7 @@ class Cache:
 
     def drop_custom(self, key: Key) -> Custom | None:
         """Forget a job. Returns: what it was."""
+        self._unlink(key)
         old = self._customs.pop(key, None)
         if old is not None:
             self._drop_uid(old.uid)
@@ -60,12 +65,14 @@ class Cache:
     def put_child(self, body: JsonObject, now_s: float) -> tuple[Key, Urgency | None] | None:
         """Remember a child Job. Returns: whose it is and how urgent; None for a Job that is none of ours."""
         key = key_of_child(body)
-        child = None if key is None else read_child(body, now_s)
-        if key is None or child is None:
+        if key is None:
             return None
         version = body["metadata"].get("resourceVersion", "")
-        if not _is_newer(version, self._versions.get((key, child.name), "")):
-            return key, None
+        if not _is_newer(version, self._versions.get((key, body["metadata"]["name"]), "")):
+            return key, None  # not even parsed: each resync brings thousands of these
+        child = read_child(body, now_s)
+        if child is None:
+            return None
         self._versions[key, child.name] = version
         old = self._children.setdefault(key, {}).get(child.name)
         if old is not None and old.uid == child.uid and old.same_as(child):
@@ -106,10 +113,8 @@ class Cache:
         return Counter((key.kind, custom.status.phase or "Pending") for key, custom in self._customs.items())
 
     def dependents(self, key: Key) -> tuple[Key, ...]:
-        """The jobs of the same namespace that wait for this one."""
-        return tuple(
-            other for other in self._customs if other.namespace == key.namespace and key in self._waits_for(other)
-        )
+        """The jobs that wait for this one: all of its namespace."""
+        return tuple(self._dependents.get(key, ()))
 
     def dependencies(self, key: Key) -> tuple[DependencyState, ...]:
         """The jobs that this one waits for, as they are now."""
@@ -147,6 +152,14 @@ class Cache:
                     seen.add(following)
                     paths.append((*path, following))
         return ()
+
+    def _unlink(self, key: Key) -> None:
+        """Before a job changes or goes: it waits for nobody."""
+        for other in self._waits_for(key):
+            waiting = self._dependents.get(other, set())
+            waiting.discard(key)
+            if not waiting:
+                self._dependents.pop(other, None)
 
     def _drop_uid(self, uid: str) -> None:
         self._uids[uid] -= 1

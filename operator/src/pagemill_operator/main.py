@@ -11,13 +11,14 @@ import logging
 import os
 import sys
 from collections.abc import Coroutine
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
 import kopf
 
 from pagemill_core.clock import Clock, SystemClock
-from pagemill_core.errors import EXIT_BUG, InvalidSpecError, PagemillError
+from pagemill_core.errors import EXIT_BUG, ClusterUnsuitableError, InvalidSpecError, PagemillError
 from pagemill_operator import logs
 from pagemill_operator.assembly import Parts, Surroundings, ThreadRunner, assemble
 from pagemill_operator.cluster import PLURALS, Address, ApiError
@@ -92,11 +93,20 @@ class Process:
         return asyncio.create_task(body)
 
     async def _check_kinds(self) -> None:
-        """Both kinds must be served: with one of them missing, the watch would sit there in silence."""
+        """Both kinds must be served: with one of them missing, the watch would sit there in silence.
+
+        Raises: ClusterUnsuitableError, ApiError.
+        """
         scope = (self._settings.served_namespaces or ("",))[0]
         for resource in PLURALS.values():
-            async for _ in self._kube.list(Address(resource, scope)):
-                break
+            try:
+                async for _ in self._kube.list(Address(resource, scope)):
+                    break
+            except ApiError as error:
+                if error.status != HTTPStatus.NOT_FOUND:
+                    raise
+                advice = "apply the definitions in crds/, or install the chart; then the operator starts"
+                raise ClusterUnsuitableError(f"the cluster does not know {resource}", advice=advice) from error
 
     async def _watch(self) -> None:
         registry = make_registry(

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, WithJsonSchema
 from pydantic.alias_generators import to_camel
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -54,8 +54,10 @@ def _check_price(text: str) -> str:
     return text
 
 
-Quantity = Annotated[str, BeforeValidator(lambda given: _check_quantity(str(given)))]
-Price = Annotated[str, BeforeValidator(lambda given: _check_price(str(given)))]
+# YAML's numbers are taken as they are written; the schema, which the chart shows to its users, says so.
+_NUMERIC = WithJsonSchema({"type": ["string", "number"]})
+Quantity = Annotated[str, BeforeValidator(lambda given: _check_quantity(str(given))), _NUMERIC]
+Price = Annotated[str, BeforeValidator(lambda given: _check_price(str(given))), _NUMERIC]
 
 
 class Accelerator(_Part):
@@ -169,6 +171,14 @@ class Config(_Part):
         default=[], description="private hosts and networks that worker pods may fetch pages from"
     )
     secret_name_pattern: str = Field(default="pagemill-*", description="names of Secrets that jobs may refer to")
+    reserved_secrets: list[str] = Field(
+        default=[], description="Secrets that no job may refer to although their names match: the operator's own"
+    )
+    claim_name_pattern: str = Field(default="*", description="names of volume claims that jobs may mount")
+    label_key_patterns: list[str] = Field(
+        default=["*"],
+        description="keys of labels that jobs may give their pods; Services and network policies choose pods by labels",
+    )
     read_secrets_in: list[str] = Field(
         default=[], description="namespaces whose jobs' store Secrets the operator reads, to reach the store as they do"
     )

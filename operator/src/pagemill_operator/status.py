@@ -12,9 +12,11 @@ from pagemill_core.clock import Clock
 from pagemill_operator.cluster import PLURALS, STATUS_MANAGER, Address, Cluster, JsonObject
 from pagemill_operator.objects import Custom
 
-PROGRESS_EVERY_S = 10.0  # 0.1 writes a second for a job at work
+PROGRESS_EVERY_S = 6.0  # with a look every ten seconds: some 0.1 writes a second, and no status older than 15 s
+DRIFT_EVERY_S = 30.0  # nothing was counted, only the clock went on: rate, time left, cost
 SHED_EVERY_S = 60.0
 SHED_WHEN_WAITING_S = 5.0
+_DRIFT = ("rate", "eta", "cost")
 _PROGRESS = ("message", "items", "shards", "done", "rate", "eta", "cost", "replicas", "failures", "results", "jobs")
 
 
@@ -26,16 +28,26 @@ class StatusWriter:
         self._clock = clock
         self._written_s: dict[str, float] = {}
 
-    def delay_s(self, custom: Custom, status: JobStatus, queue_wait_s: float) -> float | None:
-        """How long to wait before writing: 0 for now, None when there is nothing to write."""
+    def delay_s(
+        self, custom: Custom, status: JobStatus, queue_wait_s: float, *, is_superseded: bool = False
+    ) -> float | None:
+        """How long to wait before writing: 0 for now, None when there is nothing to write.
+
+        `is_superseded`: a newer picture of the output is on its way, and with it another pass, which then has the
+        numbers of both to write; written now, these would make the newer ones wait.
+        """
         if status == custom.status:
             return None
         if _told(status) != _told(custom.status):
             return 0.0
+        if is_superseded:
+            return None
         written_s = self._written_s.get(custom.uid)
         if written_s is None:
             return 0.0
-        every_s = SHED_EVERY_S if queue_wait_s > SHED_WHEN_WAITING_S else PROGRESS_EVERY_S
+        every_s = PROGRESS_EVERY_S if _counted(status) != _counted(custom.status) else DRIFT_EVERY_S
+        if queue_wait_s > SHED_WHEN_WAITING_S:
+            every_s = SHED_EVERY_S
         return max(0.0, written_s + every_s - self._clock.monotonic_s())
 
     async def write(self, custom: Custom, status: JobStatus) -> JsonObject:
@@ -59,6 +71,11 @@ class StatusWriter:
     def forget(self, uid: str) -> None:
         """Drop what is kept of a job that is gone."""
         self._written_s.pop(uid, None)
+
+
+def _counted(status: JobStatus) -> JobStatus:
+    """The status without what moves although nothing happens."""
+    return status.model_copy(update=dict.fromkeys(_DRIFT))
 
 
 def _told(status: JobStatus) -> tuple[Any, ...]:

@@ -6,6 +6,7 @@ again. A store that hangs holds a thread, never the queue.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -31,6 +32,7 @@ from pagemill_operator.store_view import StoreProblem, StoreSight, StoreView
 PATIENCE_S = 15.0  # of one conditional write; the next pass asks again
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 10.0
+_UNSEEN = StoreSight()  # one object: whether a sight is a newer one is told by identity
 
 
 class TaskRunner(Protocol):
@@ -67,7 +69,7 @@ class _Desk:
     settings: S3Settings
     desk: StoreDesk
     breaker: Breaker
-    sight: StoreSight = StoreSight()
+    sight: StoreSight = _UNSEEN
 
 
 class StorePoller:
@@ -79,11 +81,12 @@ class StorePoller:
         self._desks: dict[str, _Desk] = {}
         self._breakers: dict[str, Breaker] = {}
         self._probed: set[tuple[str, str]] = set()
+        self._probing = threading.Lock()
 
     def sight(self, uid: str) -> StoreSight:
         """What is known of a job's output."""
         desk = self._desks.get(uid)
-        return StoreSight() if desk is None else desk.sight
+        return _UNSEEN if desk is None else desk.sight
 
     def submit(self, custom: Custom, action: StoreAction, secret: dict[str, str] | None = None) -> None:
         """Do `action` soon; nothing happens while another one is under way.
@@ -159,9 +162,10 @@ class StorePoller:
 
         def probe_once(_: ObjectStore) -> None:
             """A bucket keeps its promises or it does not; it need not show them to each of a thousand jobs."""
-            if bucket not in self._probed:
-                parts.probe(store)
-                self._probed.add(bucket)
+            with self._probing:  # they would all begin at once, and get in each other's way
+                if bucket not in self._probed:
+                    parts.probe(store)
+                    self._probed.add(bucket)
 
         key = custom.key
         holder = Holder(host=parts.cluster_id, boot_id=key.namespace, started=custom.uid)

@@ -5,6 +5,7 @@ Layer: the worker's top, below `main`. Told by a `PodTask`; answers by returning
 
 from __future__ import annotations
 
+import os
 import random
 import threading
 from collections.abc import Callable, Mapping
@@ -34,12 +35,12 @@ from pagemill_core.work.usage import UsageReader
 from pagemill_core.work.waves import read_wave, shards_of_index
 from pagemill_worker.environment import JobEnvironment
 from pagemill_worker.finalize.open import open_kind
-from pagemill_worker.machine import machine
+from pagemill_worker.machine import machine, rss_bytes
 from pagemill_worker.metrics import WorkerMetrics
 from pagemill_worker.ocr.job import checked_adapter, engine_settings
 from pagemill_worker.plan.job import PlanCaller, plan_job
 from pagemill_worker.work.pool import Pool
-from pagemill_worker.work.step import Listeners, UsageClock, WorkOptions, pool_settings, work_step
+from pagemill_worker.work.step import MEMORY_SHARE, Listeners, UsageClock, WorkOptions, pool_settings, work_step
 
 LEDGER_EVERY_S = 10.0
 
@@ -96,6 +97,8 @@ class Pod:
             worker=self.task.pod_name or self._pod_id(),
             environment=self.process_environment,
             memory_bytes=self._memory_per_process(),
+            memory_rung=self.task.memory_rung,
+            can_have_more_memory=self.task.can_have_more_memory,
         )
         settings = engine_settings(self.environment.job, self.environment.api_key.get_secret_value())
         pool = pool_settings(self.environment, checked_adapter(settings), options)
@@ -171,8 +174,10 @@ class Pod:
         return wanted if isinstance(wanted, int) else machine().cores
 
     def _memory_per_process(self) -> int | None:
+        """What one engine process may use: of what the supervisor leaves, nearly all."""
         limit = self.task.memory_limit_bytes
-        return int(limit * 0.9 / self._processes()) if limit else None
+        left = max(limit // 4, limit - rss_bytes(os.getpid()))
+        return int(left * MEMORY_SHARE / self._processes()) if limit else None
 
     def _attempt(self) -> str:
         return ulid(int(self.writer.clock.now().timestamp() * 1000))

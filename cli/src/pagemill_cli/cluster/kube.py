@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+
+import yaml
 
 from pagemill_cli.cluster.api import ApiRefusalError, Cause, JsonObject, Request
 from pagemill_core.errors import ClusterUnavailableError, ClusterUnsuitableError, InvalidSpecError
@@ -23,6 +26,9 @@ ANSWER_S = 60.0
 DEFAULT_NAMESPACE = "default"
 IN_CLUSTER = "in-cluster"
 _OWN_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+_OBJECT = re.compile(r"^<?[\w.]+\([^()]*\)>?: |^<[^<>]*>: ")  # how urllib3 begins: with the connection's repr
+# What the client's reader does with a file that is no kubeconfig, besides its own exception.
+_UNREADABLE = (OSError, ValueError, TypeError, AttributeError, KeyError, yaml.YAMLError)
 _Client = Any  # its types differ from release to release
 
 
@@ -138,8 +144,8 @@ def connect(choice: ClusterChoice) -> Kube:
         try:
             config.load_kube_config(path, choice.context or None, configuration, persist_config=False)
             contexts, active = config.list_kube_config_contexts(path)
-        except (config.ConfigException, OSError, ValueError, TypeError) as error:
-            raise InvalidSpecError(f"kubeconfig {path}: {_in_short(error)}", advice=_known_contexts(path)) from error
+        except (config.ConfigException, *_UNREADABLE) as error:
+            raise InvalidSpecError(f"kubeconfig {path}: {_unreadable(error)}", advice=_known_contexts(path)) from None
         found = next((one for one in contexts if one["name"] == choice.context), active)
         namespace = choice.namespace or found["context"].get("namespace") or DEFAULT_NAMESPACE
         return Kube(configuration, context=found["name"], namespace=namespace)
@@ -194,13 +200,23 @@ def _known_contexts(path: str) -> str:
     config = _config()
     try:
         contexts, _ = config.list_kube_config_contexts(path)
-    except (config.ConfigException, OSError, ValueError, TypeError):
+    except (config.ConfigException, *_UNREADABLE):
         return "`kubectl config view` shows what kubectl makes of it"
     return f"its contexts are: {', '.join(sorted(str(one['name']) for one in contexts))}"
+
+
+def _unreadable(error: BaseException) -> str:
+    """What is wrong with a kubeconfig, without its text, which holds credentials."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        return f"is not YAML{line}"
+    if isinstance(error, (AttributeError, KeyError, TypeError)):
+        return "is no kubeconfig"
+    return _in_short(error)
 
 
 def _in_short(error: BaseException) -> str:
     """The innermost cause on one line, without the addresses of Python objects."""
     text = str(getattr(error, "reason", None) or error)
-    text = text.rpartition(">: ")[2] if ">: " in text else text
-    return " ".join(text.split())[:300]
+    text = " ".join(text.split()).rpartition("Failed to establish a new connection: ")[2]
+    return _OBJECT.sub("", text)[:300]

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, unquote
 
 from pagemill_core.errors import InvalidSpecError
@@ -18,6 +20,9 @@ from pagemill_core.storage.keys import shown
 from pagemill_core.storage.memory import MemoryStore
 from pagemill_core.storage.s3_settings import S3Settings
 from pagemill_core.storage.store import ObjectStore
+
+if TYPE_CHECKING:
+    from pagemill_core.storage.s3 import S3Store
 
 _ADVICE = "write s3://bucket/prefix, file:///folder or a path"
 _memory_stores: dict[str, MemoryStore] = {}
@@ -40,6 +45,33 @@ def open_store(uri: str, settings: S3Settings | None = None) -> ObjectStore:
         with _memory_lock:
             return _memory_stores.setdefault(rest, MemoryStore(rest))
     return FolderStore(_local_path(uri, scheme, rest))
+
+
+class SharedStores:
+    """Opens stores for a process that has a thousand of them: those in one bucket share connections and credentials.
+
+    Each alone would hold a socket, the machine's certificates (half a mebibyte) and a token of its own. A bucket is
+    forgotten when the last of its stores is. Safe to share between threads.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._buckets: weakref.WeakValueDictionary[tuple[str, S3Settings], S3Store] = weakref.WeakValueDictionary()
+
+    def open(self, uri: str, settings: S3Settings | None = None) -> ObjectStore:
+        """As `open_store`."""
+        scheme, rest = _parts(uri)
+        if scheme != "s3":
+            return open_store(uri, settings)
+        from pagemill_core.storage.s3 import S3Store
+
+        bucket, _, prefix = rest.partition("/")
+        key = (bucket, settings or S3Settings())
+        with self._lock:
+            whole = self._buckets.get(key)
+            if whole is None:
+                whole = self._buckets[key] = S3Store(bucket, settings=settings)
+        return whole.below(prefix)
 
 
 def split_uri(uri: str) -> tuple[str, str]:

@@ -8,6 +8,7 @@ not go through its client: that takes 1.2 ms of CPU each, and the protocol makes
 
 from __future__ import annotations
 
+import copy
 import re
 import ssl
 import urllib.request
@@ -61,6 +62,7 @@ class S3Store:
         self._settings = settings or S3Settings()
         self._bucket = bucket
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._whole: S3Store | None = None
         around = _surroundings(bucket, self._settings, clock or SystemClock())
         self._client = S3Client(bucket, self._settings, around)
         self._encryption = _encryption(self._settings.sse)
@@ -68,6 +70,13 @@ class S3Store:
     @property
     def uri(self) -> str:
         return f"s3://{self._bucket}/{self._prefix.rstrip('/')}"
+
+    def below(self, prefix: str) -> S3Store:
+        """The same bucket below another prefix, by the same connections; this store lives as long as that one."""
+        other = copy.copy(self)
+        other._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        other._whole = self
+        return other
 
     def get(self, key: str) -> Blob:
         reply = self._client.send(Call("GET", self._reading_key(key)))

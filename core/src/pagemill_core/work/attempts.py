@@ -32,7 +32,10 @@ class SegmentScan:
 
 @dataclass(frozen=True, slots=True)
 class ShardHistory:
-    """What earlier attempts at a shard left: how many died, and how often each row was in flight then."""
+    """What earlier attempts at a shard left: how many died, and how often each row was in flight then.
+
+    Deaths with another amount of memory make a row a suspect and do not count against it.
+    """
 
     deaths: int = 0
     in_flight: Mapping[int, int] = field(default_factory=dict)
@@ -56,8 +59,13 @@ def scan_segment(writer: Writer, layout: RunLayout, segment: int) -> SegmentScan
 
 def begin(writer: Writer, layout: RunLayout, shard: int, attempt: str, worker: str) -> AttemptRecord:
     """Record that `attempt` begins, before it does anything that could kill its process."""
-    record = AttemptRecord(shard=shard, attempt=attempt, worker=worker, started=iso(writer.clock.now()))
-    writer.put(layout.attempt(shard, attempt), record.to_bytes())
+    started = iso(writer.clock.now())
+    return put_beginning(writer, layout, AttemptRecord(shard=shard, attempt=attempt, worker=worker, started=started))
+
+
+def put_beginning(writer: Writer, layout: RunLayout, record: AttemptRecord) -> AttemptRecord:
+    """The same for an attempt of which there is more to say."""
+    writer.put(layout.attempt(record.shard, record.attempt), record.to_bytes())
     return record
 
 
@@ -74,9 +82,11 @@ def end(writer: Writer, layout: RunLayout, record: AttemptRecord, ending: Ending
     writer.put(layout.attempt(record.shard, record.attempt), ended.to_bytes())
 
 
-def history(writer: Writer, attempt_keys: Sequence[str]) -> ShardHistory:
-    """Read the attempts at one shard. One that still runs elsewhere counts as a death: that only makes its successor
-    more careful."""
+def history(writer: Writer, attempt_keys: Sequence[str], *, memory_rung: int = 0) -> ShardHistory:
+    """Read the attempts at one shard as one with this amount of memory sees them.
+
+    One that still runs elsewhere counts as a death: that only makes its successor more careful.
+    """
     deaths = 0
     in_flight: Counter[int] = Counter()
     for key in attempt_keys:
@@ -86,5 +96,5 @@ def history(writer: Writer, attempt_keys: Sequence[str]) -> ShardHistory:
         record = AttemptRecord.from_bytes(blob.data, key)
         if record.ending is None:
             deaths += 1
-            in_flight.update(record.in_flight)
+            in_flight.update({row: int(record.memory_rung == memory_rung) for row in record.in_flight})
     return ShardHistory(deaths, dict(in_flight))

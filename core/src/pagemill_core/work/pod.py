@@ -99,6 +99,10 @@ class PodTask(BaseModel):
     )
     wave: int = Field(default=0, ge=0, description="work: which waves/<n>.json.zst to take shards from, from 1")
     completions: int = Field(default=1, ge=1, description="work: over how many indexes the wave is spread")
+    memory_rung: int = Field(default=0, ge=0, description="work: how often the pool's memory was doubled for this wave")
+    can_have_more_memory: bool = Field(
+        default=False, description="work: a later wave can; pages that run out of memory now are left to it"
+    )
     ending: Ending = Field(
         default="Complete",
         description="finalize: Complete seals what is missing when the entry is Sealing, then writes everything and "

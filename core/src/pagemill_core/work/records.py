@@ -188,7 +188,7 @@ class Marker(Record):
 class AttemptRecord(Record):
     """One execution of a shard by one worker; no `ending` and no marker of this attempt means a death.
 
-    `in_flight` names the rows at work, from the shard's second attempt on.
+    `in_flight` names the rows at work, from the shard's second attempt on. `memory_rung` says with how much memory.
     """
 
     shard: int
@@ -198,6 +198,7 @@ class AttemptRecord(Record):
     ending: Ending | None = None
     reason: str = ""
     in_flight: list[int] = []
+    memory_rung: int = 0
 
 
 class PublishedView(Sub):

@@ -26,7 +26,7 @@ from pagemill_core.work.pod import (
 )
 from pagemill_core.work.waves import completions_for
 from pagemill_operator.children import names
-from pagemill_operator.children.pods import PodParts, pod_template
+from pagemill_operator.children.pods import PodParts, memory_limit, pod_template, raised_memory
 from pagemill_operator.children.policy import pod_failure_policy
 from pagemill_operator.cluster import JsonObject
 from pagemill_operator.objects import EPOCH_ANNOTATION, Custom
@@ -84,7 +84,12 @@ def wave_job(parts: RunParts, wave: int, shard_count: int, memory_rung: int) -> 
     """Pods over the shards of a wave: few indexes with many shards each."""
     parallelism = max(1, parts.job.spec.workers.parallelism)
     completions = completions_for(shard_count, parallelism)
-    told = {"wave": wave, "completions": completions}
+    told = {
+        "wave": wave,
+        "completions": completions,
+        "memory_rung": memory_rung,
+        "can_have_more_memory": _is_below_the_top(parts, wave, memory_rung),
+    }
     task = _task(parts, PodStep.WORK, parts.pool).model_copy(update=told)
     name = names.wave_name(parts.custom.key.name, parts.custom.uid, parts.run, wave)
     spec: JsonObject = {
@@ -94,6 +99,13 @@ def wave_job(parts: RunParts, wave: int, shard_count: int, memory_rung: int) -> 
         "backoffLimitPerIndex": parts.config.limits.backoff_per_index,
     }
     return _job(parts, name, task, spec, memory_rung)
+
+
+def _is_below_the_top(parts: RunParts, wave: int, rung: int) -> bool:
+    """Whether the next wave may come, and with more memory."""
+    limit, most = memory_limit(parts.job, parts.pool), parts.pool.max_memory_bytes
+    may_come = wave <= parts.job.spec.effective_retries.effective_waves
+    return may_come and raised_memory(limit, rung + 1, most) != raised_memory(limit, rung, most)
 
 
 def _single() -> JsonObject:

@@ -165,6 +165,13 @@ def _resources(parts: PodParts) -> JsonObject:
     return {"requests": requests, "limits": limits}
 
 
+def memory_limit(job: Job, pool: Pool) -> str:
+    """The memory of a pod before any raise."""
+    wishes = job.spec.workers.resources
+    wished = {**(wishes.requests or {}), **(wishes.limits or {})} if wishes is not None else {}
+    return str(wished.get("memory", pool.memory))
+
+
 def raised_memory(memory: str, rung: int, most_bytes: int) -> str:
     """`memory` doubled `rung` times, at most `most_bytes`, never less than it was; unchanged text on rung 0."""
     start = quantity_bytes(memory)

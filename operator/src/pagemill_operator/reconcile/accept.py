@@ -51,6 +51,7 @@ def _refusals(job: Job, seen: Observed) -> Iterator[Refusal]:
     yield from _output(job, namespace, config)
     yield from _endpoints(job, config)
     yield from _secrets(job, seen)
+    yield from _template(job, config)
     yield from _pods(job, pool, config)
     if seen.custom.job_bytes > MAX_JOB_BYTES:
         yield Refusal(Reason.INVALID_SPEC, f"the job has {seen.custom.job_bytes:,} bytes, {MAX_JOB_BYTES:,} may be")
@@ -108,12 +109,31 @@ def _endpoint_matches(endpoint: str, allowed: str) -> bool:
 def _secrets(job: Job, seen: Observed) -> Iterator[Refusal]:
     pattern = seen.config.secret_name_pattern
     for field, name in secret_names(job).items():
-        if not fnmatch.fnmatchcase(name, pattern):
+        if name in seen.config.reserved_secrets:
+            yield Refusal(Reason.SECRET_NOT_ALLOWED, f"{field} names {name!r}, which is the operator's own")
+        elif not fnmatch.fnmatchcase(name, pattern):
             yield Refusal(
                 Reason.SECRET_NOT_ALLOWED, f"{field} names {name!r}; names of Secrets for jobs match {pattern!r}"
             )
         elif name in seen.missing_secrets:
             yield Refusal(Reason.SECRET_MISSING, f"{field}: there is no Secret {name!r} in this namespace")
+
+
+def _template(job: Job, config: Config) -> Iterator[Refusal]:
+    """What the settings allow less of than the schema does."""
+    for volume in job.spec.effective_storage.effective_volumes:
+        if not fnmatch.fnmatchcase(volume.claim_name, config.claim_name_pattern):
+            yield Refusal(
+                Reason.INVALID_SPEC,
+                f"storage.volumes names the claim {volume.claim_name!r}; names of claims for jobs match "
+                f"{config.claim_name_pattern!r}",
+            )
+    for key in job.spec.workers.effective_template.labels or {}:
+        if not any(fnmatch.fnmatchcase(key, pattern) for pattern in config.label_key_patterns):
+            allowed = ", ".join(config.label_key_patterns) or "none"
+            yield Refusal(
+                Reason.INVALID_SPEC, f"workers.template.labels: {key!r} is not allowed to jobs here; allowed: {allowed}"
+            )
 
 
 def secret_names(job: Job) -> dict[str, str]:

@@ -103,6 +103,16 @@ class PlayedStage:
         self._process.terminate()
         return self._process.wait(20)
 
+    def send(self, number: int) -> None:
+        """Send the process a signal."""
+        assert self._process is not None
+        self._process.send_signal(number)
+
+    def wait(self, most_s: float) -> int:
+        """The exit status of a process that ends by itself. Raises: subprocess.TimeoutExpired."""
+        assert self._process is not None
+        return self._process.wait(most_s)
+
     def log(self) -> list[Json]:
         return [json.loads(line) for line in (self.folder / "operator.log").read_text().splitlines()]
 

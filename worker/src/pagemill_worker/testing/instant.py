@@ -97,7 +97,7 @@ class InstantPool:
     def submit(self, item: PlannedItem, deaths: int = 0) -> None:
         if deaths > self.settings.max_deaths:
             failure = ItemFailure.of(ItemKilledWorker(f"{item.uri}: given up after {deaths} tries"))
-            self._given_up.append(Answer(ItemResult(item, "failed", failure=failure)))
+            self._given_up.append(Answer(ItemResult(item, "failed", failure=failure), wants_memory=True))
         else:
             self._queue.append(item)
 

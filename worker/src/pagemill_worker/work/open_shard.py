@@ -34,7 +34,8 @@ class OpenShard:
     """One attempt at a shard.
 
     `waiting` are rows nobody was given yet; `suspects` those of them that were in flight when earlier attempts died.
-    `noted` are the rows that the attempt's record names as in flight. `fresh` counts results not yet saved.
+    `noted` are the rows that the attempt's record names as in flight. `fresh` counts results not yet saved. `left`
+    are rows that need more memory than this pod has; such a shard is not committed here.
     """
 
     number: int
@@ -45,12 +46,13 @@ class OpenShard:
     suspects: deque[PlannedItem] = field(default_factory=deque)
     results: dict[int, ItemResult] = field(default_factory=dict)
     noted: frozenset[int] = frozenset()
+    left: set[int] = field(default_factory=set)
     fresh: int = 0
     saved_at: float = 0.0
 
     @property
     def is_complete(self) -> bool:
-        return not self.waiting and not self.suspects and len(self.results) == self.planned
+        return not self.waiting and not self.suspects and len(self.results) + len(self.left) == self.planned
 
     @property
     def has_work(self) -> bool:
@@ -59,11 +61,12 @@ class OpenShard:
 
 @dataclass(frozen=True, slots=True)
 class ShardFacts:
-    """What markers and data say of who made them: `worker` is the pod, `plan` the attempt that planned."""
+    """What records say of who made them: `worker` is the pod, `plan` the attempt that planned."""
 
     worker: str
     plan: str
     fingerprint: str
+    memory_rung: int = 0
 
 
 class ShardStore:
@@ -89,8 +92,10 @@ class ShardStore:
     def begin(self, number: int, scan: SegmentScan) -> OpenShard:
         """Record the attempt, read the plan's rows, take over verified partial rows."""
         attempt = ulid(int(self._writer.clock.now().timestamp() * 1000))
-        record = attempts.begin(self._writer, self._layout, number, attempt, self._facts.worker)
-        history = attempts.history(self._writer, scan.attempts.get(number, ()))
+        worker, rung, started = self._facts.worker, self._facts.memory_rung, iso(self._writer.clock.now())
+        record = AttemptRecord(shard=number, attempt=attempt, worker=worker, started=started, memory_rung=rung)
+        attempts.put_beginning(self._writer, self._layout, record)
+        history = attempts.history(self._writer, scan.attempts.get(number, ()), memory_rung=rung)
         items = self._items(number)
         prior = verified_partials(self._writer, scan.partials.get(number, ()), items, self._facts.fingerprint)
         shard = OpenShard(number, record, len(items), history, results=prior)
@@ -98,7 +103,7 @@ class ShardStore:
             if item.failure is not None:
                 shard.results[item.row] = ItemResult(item, "failed", failure=item.failure)
             elif item.row not in prior:
-                (shard.suspects if history.in_flight.get(item.row) else shard.waiting).append(item)
+                (shard.suspects if item.row in history.in_flight else shard.waiting).append(item)
         shard.saved_at = self._writer.clock.monotonic_s()
         return shard
 

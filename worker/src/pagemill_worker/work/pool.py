@@ -31,6 +31,7 @@ READ_BYTES = 1 << 18
 WATCH_EVERY_S = 0.25
 MAX_START_FAILURES = 3
 STDERR_TAIL_BYTES = 2000
+_DIED_WITH_IT = "an earlier attempt died with it in flight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,9 +93,13 @@ class _Child:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One item's end, with what it cost at a remote API and the bytes that were read for it."""
+    """One item's end, with what it cost at a remote API and the bytes that were read for it.
+
+    `wants_memory`: its tries ended as they do for want of memory, so with more of it the end may be another.
+    """
 
     result: ItemResult
+    wants_memory: bool = False
     api_cost: float = 0.0
     size_bytes: int = 0
 
@@ -146,7 +151,7 @@ class Pool:
 
     def submit(self, item: PlannedItem, deaths: int = 0) -> None:
         """Take an item; `deaths` at which it was in flight in earlier attempts make it a suspect."""
-        task = _Task(item, deaths, "an earlier attempt died with it in flight")
+        task = _Task(item, deaths, _DIED_WITH_IT)
         if deaths > self._settings.max_deaths:
             self._give_up(task)
         else:
@@ -349,7 +354,11 @@ class Pool:
     def _give_up(self, task: _Task) -> None:
         kind = ItemTimeout if task.timed_out else ItemKilledWorker
         error = kind(f"{shown_uri(task.item.uri)}: given up after {task.deaths} tries, at the last one {task.why}")
-        self._answers.append(Answer(ItemResult(task.item, "failed", failure=ItemFailure.of(error))))
+        # SIGKILL by another hand than ours is the kernel's, at the memory limit; so, as far as one can know, is the
+        # death of a whole pod.
+        wants_memory = "of memory" in task.why or signal.SIGKILL.name in task.why or task.why == _DIED_WITH_IT
+        result = ItemResult(task.item, "failed", failure=ItemFailure.of(error))
+        self._answers.append(Answer(result, wants_memory=wants_memory and not task.timed_out))
 
 
 def _describe(status: int) -> str:

@@ -35,7 +35,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class SessionSettings:
-    """What a session needs to know. `worker` names the pod in records, `plan` is the attempt that planned."""
+    """What a session needs to know. `worker` names the pod in records, `plan` is the attempt that planned.
+
+    `can_have_more_memory`: somebody will try again with more, so an item that runs out of it is left undone.
+    """
 
     worker: str
     plan: str
@@ -43,6 +46,8 @@ class SessionSettings:
     partial_every_s: float = 30.0
     note_every_s: float = 1.0
     max_deaths: int = 2
+    memory_rung: int = 0
+    can_have_more_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +68,14 @@ class Hooks:
 
 @dataclass(slots=True)
 class SessionResult:
-    """How a session ended: shards committed, shards that failed with the reason, whether it was stopped."""
+    """How a session ended: shards committed, shards that failed with the reason, whether it was stopped.
+
+    `left` are shards that were done but for items that want more memory.
+    """
 
     committed: int = 0
     failed: dict[int, str] = field(default_factory=dict)
+    left: set[int] = field(default_factory=set)
     stopped: bool = False
 
 
@@ -79,7 +88,7 @@ class Session:
         self._pool = pool
         self._settings = settings
         self._hooks = hooks
-        facts = ShardFacts(settings.worker, settings.plan, settings.fingerprint)
+        facts = ShardFacts(settings.worker, settings.plan, settings.fingerprint, settings.memory_rung)
         self._store = ShardStore(writer, layout, facts, hooks.items, hooks.views)
         self._caution = Caution(pool.hunger, settings.max_deaths, settings.note_every_s)
         self._scans: dict[int, SegmentScan] = {}
@@ -199,8 +208,11 @@ class Session:
         shard = self._open[self._row_shard.pop(row)]
         if self._alone == row:
             self._alone = None
-        shard.results[row] = answer.result
-        shard.fresh += 1
+        if answer.wants_memory and self._settings.can_have_more_memory:
+            shard.left.add(row)
+        else:
+            shard.results[row] = answer.result
+            shard.fresh += 1
         self._hooks.metrics.count_item(answer.result, answer.size_bytes, answer.api_cost)
         self._hooks.progress(answer)
         if shard.is_complete and not self._result.stopped:
@@ -208,7 +220,19 @@ class Session:
 
     def _finish(self, shard: OpenShard, executor: cf.Executor) -> None:
         del self._open[shard.number]
-        self._storing[executor.submit(self._commit, shard)] = shard
+        if shard.left:
+            self._leave(shard, executor)
+        else:
+            self._storing[executor.submit(self._commit, shard)] = shard
+
+    def _leave(self, shard: OpenShard, executor: cf.Executor) -> None:
+        """Keep what is done of a shard for the wave that has more memory."""
+        self._result.left.add(shard.number)
+        self._hooks.metrics.shards.labels("failed").inc()
+        extra = {"run": self._layout.run, "shardIndex": shard.number, "items": len(shard.left)}
+        log.warning("Left a shard to a wave with more memory", extra=extra)
+        reason = f"{len(shard.left)} items want more memory"
+        self._saving.add(executor.submit(self._store.fail, shard, reason))
 
     def _commit(self, shard: OpenShard) -> bool:
         """In a store thread."""

@@ -48,6 +48,8 @@ class WorkOptions:
     stderr: IO[bytes] | None = None
     memory_bytes: int | None = None
     partial_every_s: float = 30.0
+    memory_rung: int = 0
+    can_have_more_memory: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,8 @@ def work_step(
         fingerprint=pointer.fingerprint,
         partial_every_s=options.partial_every_s,
         max_deaths=pool.settings.max_deaths,
+        memory_rung=options.memory_rung,
+        can_have_more_memory=options.can_have_more_memory,
     )
     hooks = Hooks(
         items=kind.items,

@@ -12,12 +12,22 @@ from pagemill_core.api.rules.rule import Rule, exactly_one
 REMOTE_ENGINES = ("vlm", "qwen", "gemma", "deepseek")
 """Engines that call an OpenAI-compatible endpoint: `vlm`, and presets of it."""
 BUILT_IN_STAGES = ("fetch", "decode", "recognise", "encode", "infer", "classify", "write")
-# Domains whose labels and annotations give a pod an identity, a network, another place to run, or a false owner.
+# Domains whose labels and annotations give a pod an identity, a network, another place to run, a false owner, or
+# containers and volumes that nobody here has asked for (service meshes and their kin inject by annotation). Container
+# runtimes read keys without a domain: those with a dot in them.
 _RESERVED_KEY = (
-    "^(([a-z0-9-]+[.])*(pagemill[.]dev|kubernetes[.]io|k8s[.]io|cncf[.]io|amazonaws[.]com|hashicorp[.]com|karpenter[.]sh"
-    "|workload[.]identity)/.*|aadpodidbinding|controller-uid|job-name)$"
+    "^(([a-z0-9-]+[.])*(pagemill[.]dev|kubernetes[.]io|([a-z]+-)?k8s[.]io|cncf[.]io|amazonaws[.]com|hashicorp[.]com"
+    "|karpenter[.]sh|workload[.]identity|gke[.]io|azure[.]com|istio[.]io|linkerd[.]io|dapr[.]io|opentelemetry[.]io"
+    "|datadoghq[.]com|projectcalico[.]org|cilium[.]io|ovn[.]org|crio[.]io|nvidia[.]com|getambassador[.]io)/.*"
+    "|[^/]*[.][^/]*|aadpodidbinding|controller-uid|job-name)$"
 )
-_RESERVED_ENV = "^(AWS_|KUBERNETES_|LD_|PAGEMILL_|PYTHON).*$"
+# Turning an injection off, or asking for the mesh's own, gives nobody more than the mesh's owner does.
+_HARMLESS_KEYS = ("sidecar.istio.io/inject", "linkerd.io/inject")
+# What libraries and container runtimes obey: programs and libraries to load, proxies and authorities to trust, devices.
+_RESERVED_ENV = (
+    "^((AWS_|BOTO|HF_|KUBERNETES_|LD_|NVIDIA_|OPENAI_|OPENROUTER_|OPENSSL|PAGEMILL_|PYTHON|SSL_).*"
+    "|.*(PATH|HOME|PROXY|proxy|BUNDLE|CONF|CONFIG|PREFIX|PRELOAD))$"
+)
 _RESERVED_MOUNT = "^/(app|bin|boot|dev|etc|lib|lib32|lib64|opt|proc|root|run|sbin|sys|tmp|usr|var)(/.*)?$"
 
 
@@ -26,7 +36,12 @@ def _listed(words: tuple[str, ...]) -> str:
 
 
 def _no_reserved_key(labels: dict[str, str] | None) -> bool:
-    return not any(re.fullmatch(_RESERVED_KEY, key) for key in labels or {})
+    return not any(re.fullmatch(_RESERVED_KEY, key) and key not in _HARMLESS_KEYS for key in labels or {})
+
+
+def _no_reserved_key_cel(part: str) -> str:
+    free = f"key in {_listed(_HARMLESS_KEYS)} || !key.matches('{_RESERVED_KEY}')"
+    return f"!has(self.{part}) || self.{part}.all(key, {free})"
 
 
 SOURCE_RULES = (
@@ -131,23 +146,33 @@ WORKER_RULES = (
         scope="EnvVar",
         cel=f"!self.name.matches('{_RESERVED_ENV}')",
         holds=lambda variable: not re.fullmatch(_RESERVED_ENV, variable.name),
-        message="names starting with AWS_, KUBERNETES_, LD_, PAGEMILL_ or PYTHON steer the worker; use another name",
+        message="this name steers the worker, its libraries, its network or its devices; use another one",
         field=".name",
-        good=[{"name": "OMP_WAIT_POLICY", "value": "PASSIVE"}],
-        bad=[{"name": "LD_PRELOAD", "value": "/scans/x.so"}, {"name": "AWS_ENDPOINT_URL", "value": "http://x"}],
+        good=[{"name": "OMP_WAIT_POLICY", "value": "PASSIVE"}, {"name": "CUDA_VISIBLE_DEVICES", "value": "0"}],
+        bad=[
+            {"name": "LD_PRELOAD", "value": "/scans/x.so"},
+            {"name": "AWS_ENDPOINT_URL", "value": "http://x"},
+            {"name": "https_proxy", "value": "http://169.254.169.254"},
+            {"name": "PATH", "value": "/scans/bin"},
+            {"name": "NVIDIA_VISIBLE_DEVICES", "value": "all"},
+        ],
     ),
     Rule(
         scope="PodTemplate",
-        cel=f"!has(self.labels) || self.labels.all(key, !key.matches('{_RESERVED_KEY}'))",
+        cel=_no_reserved_key_cel("labels"),
         holds=lambda template: _no_reserved_key(template.labels),
         message="labels of Pagemill, Kubernetes and cloud identities cannot be set; use keys of your own domain",
         field=".labels",
         good=[{"labels": {"team": "library", "example.org/cost": "42"}}, {}],
-        bad=[{"labels": {"pagemill.dev/job": "x"}}, {"labels": {"azure.workload.identity/use": "true"}}],
+        bad=[
+            {"labels": {"pagemill.dev/job": "x"}},
+            {"labels": {"azure.workload.identity/use": "true"}},
+            {"labels": {"kueue.x-k8s.io/queue-name": "x"}},
+        ],
     ),
     Rule(
         scope="PodTemplate",
-        cel=f"!has(self.annotations) || self.annotations.all(key, !key.matches('{_RESERVED_KEY}'))",
+        cel=_no_reserved_key_cel("annotations"),
         holds=lambda template: _no_reserved_key(template.annotations),
         message="annotations of Pagemill, Kubernetes and cloud identities cannot be set; use keys of your own domain",
         field=".annotations",
@@ -155,6 +180,8 @@ WORKER_RULES = (
         bad=[
             {"annotations": {"iam.amazonaws.com/role": "admin"}},
             {"annotations": {"k8s.v1.cni.cncf.io/networks": "x"}},
+            {"annotations": {"sidecar.istio.io/userVolume": "[]"}},
+            {"annotations": {"io.katacontainers.config.hypervisor.path": "/x"}},
         ],
     ),
     Rule(
