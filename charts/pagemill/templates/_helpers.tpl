@@ -132,6 +132,10 @@ app.kubernetes.io/part-of: pagemill
 {{- $image := include "pagemill.image" (list .Values.worker.image .Chart.AppVersion) -}}
 {{- $config = set $config "images" (set $config.images "default" $image) -}}
 {{- end -}}
+{{- /* helm 4 drops null from the chart's values and helm 3 keeps it; to the operator both mean the default. */ -}}
+{{- if kindIs "invalid" $config.limits.allowedPriorityClasses -}}
+{{- $config = set $config "limits" (omit $config.limits "allowedPriorityClasses") -}}
+{{- end -}}
 {{- $endpoints := $config.allowedEndpoints -}}
 {{- $stores := list -}}
 {{- range $number, $store := .Values.stores -}}
