@@ -2,8 +2,8 @@
 # a package registry are enough, and root is needed by `make test` alone, for Debian packages that are missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint verify generate format bench chaos requirements clean
-.PHONY: cluster-up cluster-down cluster-status test-cluster
+.PHONY: help demo test lint verify generate format bench bench-operator chaos requirements clean
+.PHONY: cluster-up cluster-down cluster-status test-cluster chart-check chart-readme
 MAKEFLAGS += --no-print-directory
 export ORT_DISABLE_TELEMETRY = 1
 
@@ -38,6 +38,9 @@ format: ## Format the code and mend what the linter can
 bench: ## Measure Pagemill against bare loops and the reference tools
 	@$(in_test_env) exec "$$py" -m benchmarks
 
+bench-operator: ## Measure the operator with a thousand jobs on a real control plane (40 minutes)
+	@$(in_test_env) export PYTHONPATH=tools && "$$py" -m testcluster build >/dev/null && exec "$$py" -m benchmarks operator
+
 chaos: ## Run the fault tests in their long form
 	@$(in_test_env) exec "$$py" -m pytest -q -n $(TEST_PROCESSES) --dist worksteal --chaos=long --timeout=0 tests/chaos
 
@@ -58,6 +61,12 @@ cluster-status: ## Say how it is, part by part
 test-cluster: ## Run the tests that need a Kubernetes: on one of their own, or on the one of KUBECONFIG
 	@$(in_test_env) PYTHONPATH=tools "$$py" -m testcluster build >/dev/null && \
 		exec "$$py" -m pytest -q -n $(TEST_PROCESSES) --dist worksteal tests/cluster
+
+chart-check: ## Judge the Helm chart with every program there is for it, but on no cluster
+	@$(in_test_env) exec "$$py" -m pytest -q tests/chart
+
+chart-readme: ## Write the chart's README.md
+	@$(in_test_env) PYTHONPATH=tools "$$py" -m charttools
 
 requirements: ## Compile requirements/*.txt anew (UPGRADE=1: to the newest versions allowed)
 	@$(in_test_env) exec "$$py" tools/compile_requirements.py $(if $(UPGRADE),--upgrade)

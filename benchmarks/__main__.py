@@ -1,4 +1,4 @@
-"""`python -m benchmarks [names…]`: measure rows of the table, or all of them, and write the results.
+"""`python -m benchmarks [names…]`: measure rows of the table, or all usual ones, and write the results.
 
 Layer: the top of `benchmarks`; the only module that reads the environment and writes to the terminal.
 """
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     output = asked.output or (WORK / "quick" if asked.quick else RESULTS)
     place = Place(output.resolve(), WORK, clean_variables(os.environ, WORK), asked.quick, asked.scale)
     try:
-        _measure(asked.names or list(ROWS), place)
+        _measure(asked.names or [name for name, row in ROWS.items() if not row.is_on_demand], place)
     finally:
         shutil.rmtree(place.runs, ignore_errors=True)
     sys.stdout.write(f"Results: {place.output / 'README.md'}\n")
@@ -51,7 +51,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     rows = "\n".join(f"  {row.name:14} {row.question}" for row in ROWS.values())
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
-        description="Measure Pagemill; all rows, or those named:\n" + rows,
+        description="Measure Pagemill; all usual rows, or those named:\n" + rows,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("names", nargs="*", metavar="name", help="rows to measure")

@@ -29,13 +29,14 @@ class Found:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One row. `is_cheap` rows are smoked by the tests."""
+    """One row. `is_cheap` rows are smoked by the tests, `is_on_demand` ones only measured when they are named."""
 
     name: str
     question: str
     how: str
     measure: Callable[[Place], Found]
     is_cheap: bool = False
+    is_on_demand: bool = False
 
 
 def measured(row: Row, place: Place) -> RowResult:

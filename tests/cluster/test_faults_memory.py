@@ -45,12 +45,12 @@ def failures(stage: Stage) -> dict[str, str]:
 
 def test_page_too_large_for_a_pod_gets_more_memory_and_then_fails_by_name(empty_stage: Stage) -> None:
     install(empty_stage, LARGE_MIB)
-    ids = put_pages(empty_stage, ("hungry", HUNGRY_PX), ("poison", POISON_PX))
+    ids = put_pages(empty_stage, ("large_hungry", HUNGRY_PX), ("large_poison", POISON_PX))
     empty_stage.apply(job_of(empty_stage))
 
     empty_stage.until_phase("Succeeded", "Failed", most_s=400)
 
-    assert failures(empty_stage) == {"poison": "ItemKilledWorker"}, empty_stage.report()
+    assert failures(empty_stage) == {"large_poison": "ItemKilledWorker"}, empty_stage.report()
     assert broken_promises(empty_stage.store("out/comics"), ids) == []
     complete = empty_stage.status().condition("Complete")
     assert complete is not None
@@ -66,11 +66,11 @@ def test_page_too_large_for_a_pod_gets_more_memory_and_then_fails_by_name(empty_
 
 def test_page_that_kills_its_whole_pod_fails_alone(empty_stage: Stage) -> None:
     install(empty_stage, SMALL_MIB)
-    ids = put_pages(empty_stage, ("poison", POISON_PX))
+    ids = put_pages(empty_stage, ("large_poison", POISON_PX))
     with faults.group_killer(empty_stage, least_bytes=GROUP_KILL_BYTES) as killer:
         empty_stage.apply(job_of(empty_stage, retries={"perItem": 1}))
         empty_stage.until_phase("Succeeded", "Failed", most_s=500)
 
     assert killer.kills >= 2
-    assert failures(empty_stage) == {"poison": "ItemKilledWorker"}, empty_stage.report()
+    assert failures(empty_stage) == {"large_poison": "ItemKilledWorker"}, empty_stage.report()
     assert broken_promises(empty_stage.store("out/comics"), ids) == []

@@ -13,6 +13,7 @@ from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.records import UsageRecord
 
 SECONDS_PER_HOUR = 3600
+_SMALLEST = Decimal("0.000001")  # a millionth is shown; the rest would be twenty digits of division
 
 
 def put_usage(writer: Writer, layout: RunLayout, record: UsageRecord) -> None:
@@ -52,6 +53,5 @@ class UsageReader:
                     self._known[info.key] = (info.token, UsageRecord.from_bytes(blob.data, info.key))
         records = [record for _, record in self._known.values() if live is None or record.pod != live.pod]
         records += [live] if live is not None else []
-        return Spent(
-            sum((cost_of(record) for record in records), Decimal(0)), sum(record.seconds for record in records)
-        )
+        cost = sum((cost_of(record) for record in records), Decimal(0)).quantize(_SMALLEST).normalize()
+        return Spent(cost, sum(record.seconds for record in records))
