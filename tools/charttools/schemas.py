@@ -13,7 +13,7 @@ Schema = dict[str, Any]
 _REFERENCE = "#/definitions/"
 _QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 LOCATION = "{{.Group}}_{{.ResourceAPIVersion}}_{{.ResourceKind}}.json"
-"""The files' names as kubeconform's -schema-location writes them; a group is empty for Kubernetes' own core."""
+"""The files' names as kubeconform's -schema-location writes them; to it the group of Kubernetes' own core is v1."""
 
 
 def from_openapi(document: Schema) -> dict[str, Schema]:
@@ -27,7 +27,7 @@ def from_openapi(document: Schema) -> dict[str, Schema]:
             continue
         kind = kinds[0]
         needed = {other: definitions[other] for other in sorted(_reachable(name, definitions))}
-        file = f"{kind['group']}_{kind['version']}_{kind['kind'].lower()}.json"
+        file = f"{kind['group'] or kind['version']}_{kind['version']}_{kind['kind'].lower()}.json"
         found[file] = {**definitions[name], "definitions": needed}
     return found
 

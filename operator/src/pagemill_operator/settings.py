@@ -28,7 +28,7 @@ class OperatorSettings(BaseSettings):
         default=Path("/etc/pagemill/operator.yaml"), description="file with pools, images, stores and limits"
     )
     namespaces: str = Field(default="", description="comma-separated namespaces to serve; empty: the whole cluster")
-    workers: int = Field(default=8, ge=1, le=64, description="jobs reconciled at once")
+    workers: int = Field(default=16, ge=1, le=64, description="jobs reconciled at once")
     store_threads: int = Field(default=32, ge=1, le=256, description="object stores asked at once")
     resync_every_s: float = Field(default=30.0, gt=0, description="seconds between complete lists of jobs and pods")
     port: int = Field(default=8080, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0: any free")

@@ -15,7 +15,7 @@ from pagemill_operator.objects import Custom
 PROGRESS_EVERY_S = 6.0  # with a look every ten seconds: some 0.1 writes a second, and no status older than 15 s
 DRIFT_EVERY_S = 30.0  # nothing was counted, only the clock went on: rate, time left, cost
 SHED_EVERY_S = 60.0
-SHED_WHEN_WAITING_S = 5.0
+SHED_WAIT_S = 2.0  # a queue this far behind doubles the pauses, twice as far trebles them, up to SHED_EVERY_S
 _DRIFT = ("rate", "eta", "cost")
 _PROGRESS = ("message", "items", "shards", "done", "rate", "eta", "cost", "replicas", "failures", "results", "jobs")
 
@@ -46,8 +46,7 @@ class StatusWriter:
         if written_s is None:
             return 0.0
         every_s = PROGRESS_EVERY_S if _counted(status) != _counted(custom.status) else DRIFT_EVERY_S
-        if queue_wait_s > SHED_WHEN_WAITING_S:
-            every_s = SHED_EVERY_S
+        every_s = max(every_s, min(SHED_EVERY_S, every_s * (1 + queue_wait_s / SHED_WAIT_S)))
         return max(0.0, written_s + every_s - self._clock.monotonic_s())
 
     async def write(self, custom: Custom, status: JobStatus) -> JsonObject:

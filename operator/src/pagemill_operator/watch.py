@@ -24,12 +24,26 @@ SELECTOR = f"{MANAGED_BY_LABEL}={MANAGED_BY}"
 Hear = Callable[[str | None, JsonObject], None]
 
 
+class _NoDifferences(kopf.DiffBaseStorage):
+    """Nothing is compared with what was seen before: otherwise each event's object is copied whole for it."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
 def watch_settings() -> kopf.OperatorSettings:
     """kopf's settings: no scanning, no events of its own, timeouts that hold the staleness goal."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.posting.loggers = False
     settings.scanning.disabled = True
+    settings.persistence.diffbase_storage = _NoDifferences()
     settings.networking.request_timeout = 30
     settings.networking.error_backoffs = ERROR_BACKOFFS
     settings.watching.server_timeout = SERVER_TIMEOUT_S

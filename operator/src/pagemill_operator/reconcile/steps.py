@@ -99,7 +99,8 @@ def open_run(seen: Observed, job: Job, view: StoreView) -> Situation:
     stale = [child for child in seen.own_children if not child.is_finished and child.epoch not in (0, view.entry.epoch)]
     if stale:  # their pods obey an earlier ownership: they would stop by themselves, and must not be waited for
         return say.running(message="replacing pods of an earlier ownership").doing(*_delete(stale))
-    return _STEPS[_decide(run).step](run, _decide(run))
+    decision = _decide(run)
+    return _STEPS[decision.step](run, decision)
 
 
 def over_run(seen: Observed, job: Job, view: StoreView) -> Situation | None:
@@ -170,7 +171,7 @@ def _plan(run: Run, _: Decision) -> Situation:
     def wanted() -> JsonObject:
         return jobs.plan_job(run.parts)
 
-    child = run.seen.child(wanted()["metadata"]["name"])
+    child = run.seen.child(names.plan_name(run.seen.custom.key.name, run.seen.custom.uid, run.view.run))
     found = say.planning(run.seen.pod_trouble or "listing the source and cutting it into shards")
     if child is None:
         return found.doing(ApplyJob(wanted()))
@@ -285,7 +286,8 @@ def _finalize(run: Run, decision: Decision) -> Situation:
     def wanted() -> JsonObject:
         return jobs.finalize_job(run.parts, "Complete")
 
-    child = run.seen.child(wanted()["metadata"]["name"])
+    custom, epoch = run.seen.custom, view.entry.epoch
+    child = run.seen.child(names.finalize_name(custom.key.name, custom.uid, view.run, (epoch, "Complete")))
     if child is None:
         return found.doing(ApplyJob(wanted()))
     if child.is_failed:

@@ -1,6 +1,6 @@
 """Pods on a real API server that nobody runs: this plays kubelet and worker image for one namespace.
 
-Layer: `operator.testing`. `FakePods` does what workers do; here it is reported as a kubelet would.
+Layer: `operator.testing`. A script does what workers do, such as `FakePods`; here it is reported as a kubelet would.
 """
 
 from __future__ import annotations
@@ -8,10 +8,9 @@ from __future__ import annotations
 import threading
 from typing import Any, Protocol
 
-from pagemill_core.work.pod import MANAGED_BY, MANAGED_BY_LABEL
+from pagemill_core.work.pod import MANAGED_BY, MANAGED_BY_LABEL, PodTask
 from pagemill_operator.cluster import PODS, Address
 from pagemill_operator.testing.fake_jobs import job_json_of, task_of
-from pagemill_operator.testing.fake_pods import FakePods
 
 Json = Any
 MERGE_PATCH = "application/merge-patch+json"
@@ -41,10 +40,27 @@ class PlainApi(Protocol):
     def read_or_none(self, path: str) -> Json | None: ...
 
 
+class Ended(Protocol):
+    """How a pod's container ended."""
+
+    @property
+    def code(self) -> int: ...
+
+    @property
+    def words(self) -> str: ...
+
+
+class Script(Protocol):
+    """What containers do."""
+
+    def step(self, pod: str, task: PodTask, job_json: str) -> Ended | None:
+        """Let a pod work for a moment. Returns: how it ended, None while it goes on."""
+
+
 class PlayedPods(threading.Thread):
     """Takes each pod of the namespace on, steps it, and reports how it ended. `errors` are the server's refusals."""
 
-    def __init__(self, api: PlainApi, namespace: str, script: FakePods) -> None:
+    def __init__(self, api: PlainApi, namespace: str, script: Script) -> None:
         super().__init__(daemon=True)
         self._api = api
         self._namespace = namespace
