@@ -35,7 +35,9 @@ def install(stage: Stage, most_mib: int) -> None:
 
 
 def job_of(stage: Stage, **spec: Json) -> Json:
-    return stage.job(engine={"name": "tesseract", "languages": ["en"]}, sharding={"itemsPerShard": 5}, **spec)
+    retries = {"maxFailedItems": "50%", **spec.pop("retries", {})}
+    engine, sharding = {"name": "tesseract", "languages": ["en"]}, {"itemsPerShard": 5}
+    return stage.job(engine=engine, sharding=sharding, retries=retries, **spec)
 
 
 def failures(stage: Stage) -> dict[str, str]:

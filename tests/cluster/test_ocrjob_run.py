@@ -61,6 +61,8 @@ def test_two_hundred_pages_are_read_as_on_one_machine(stage: Stage, real_pages: 
 
     status = stage.status()
     assert (status.phase, status.done) == ("Succeeded", f"{PAGE_COUNT}/{PAGE_COUNT}"), stage.report()
+    assert status.cost is not None
+    assert 0 < float(status.cost.spent or 0) < 0.10, "at 0.10 an hour for each pod"
     stage.run_locally(with_output(job, f"s3://{stage.bucket}/local"), timeout_s=400)
     here, there = take_picture(stage.store("local")), take_picture(stage.store("out/comics"))
     assert len(here.views) == PAGE_COUNT

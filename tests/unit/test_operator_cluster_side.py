@@ -15,7 +15,8 @@ from pagemill_operator.cluster import JOBS, PODS, SECRETS, WORKLOADS, Address, A
 from pagemill_operator.objects import Key, read_custom
 from pagemill_operator.queue import Urgency
 from pagemill_operator.settings import parse_config
-from pagemill_operator.status import DRIFT_EVERY_S, PROGRESS_EVERY_S, SHED_EVERY_S, StatusWriter
+from pagemill_operator.status import ANSWER_S, DRIFT_EVERY_S, PROGRESS_EVERY_S, SHED_EVERY_S, StatusWriter
+from pagemill_operator.store_view import StoreSight
 from pagemill_operator.testing.fake_jobs import Exit
 from pagemill_operator.testing.fake_kube import FakeKube
 from pagemill_operator.testing.fake_pods import FakePods, Habits
@@ -145,19 +146,29 @@ def test_status_never_lands_on_another_object_of_the_name() -> None:
 def test_progress_waits_and_gives_way_when_the_queue_grows() -> None:
     clock = FakeClock()
     kube = FakeKube(clock)
-    writer = StatusWriter(kube, clock)
+    writer, idle = StatusWriter(kube, clock), StoreSight()
     custom = read_custom(kube.user_apply(make_job()))
     custom = read_custom(run_now(writer.write(custom, JobStatus(phase="Running", done="1/9"))))
 
-    assert writer.delay_s(custom, custom.status, 0.0) is None
-    assert writer.delay_s(custom, JobStatus(phase="Running", done="2/9"), 0.0) == PROGRESS_EVERY_S
-    assert writer.delay_s(custom, JobStatus(phase="Running", done="2/9"), 30.0) == SHED_EVERY_S
-    assert writer.delay_s(custom, JobStatus(phase="Suspended", done="1/9"), 30.0) == 0.0
-    assert writer.delay_s(custom, JobStatus(phase="Running", done="1/9", eta="45s"), 0.0) == DRIFT_EVERY_S
+    assert writer.delay_s(custom, custom.status, 0.0, idle) is None
+    assert writer.delay_s(custom, JobStatus(phase="Running", done="2/9"), 0.0, idle) == PROGRESS_EVERY_S
+    assert writer.delay_s(custom, JobStatus(phase="Running", done="2/9"), 30.0, idle) == SHED_EVERY_S
+    assert writer.delay_s(custom, JobStatus(phase="Suspended", done="1/9"), 30.0, idle) == 0.0
+    assert writer.delay_s(custom, JobStatus(phase="Running", done="1/9", eta="45s"), 0.0, idle) == DRIFT_EVERY_S
     clock.advance(PROGRESS_EVERY_S)
-    assert writer.delay_s(custom, JobStatus(phase="Running", done="2/9"), 0.0) == 0.0
-    assert writer.delay_s(custom, JobStatus(phase="Running", done="2/9"), 0.0, is_superseded=True) is None
-    assert writer.delay_s(custom, JobStatus(phase="Suspended"), 0.0, is_superseded=True) == 0.0
+    assert writer.delay_s(custom, JobStatus(phase="Running", done="2/9"), 0.0, idle) == 0.0
+
+
+def test_status_waits_a_moment_for_the_stores_answer() -> None:
+    clock = FakeClock()
+    kube = FakeKube(clock)
+    writer, asking = StatusWriter(kube, clock), StoreSight(is_busy=True, asked_s=clock.monotonic_s())
+    custom = read_custom(kube.user_apply(make_job()))
+
+    assert writer.delay_s(custom, JobStatus(done="2/9"), 0.0, asking) is None
+    assert writer.delay_s(custom, JobStatus(phase="Running"), 0.0, asking) == ANSWER_S
+    clock.advance(ANSWER_S)
+    assert writer.delay_s(custom, JobStatus(phase="Running"), 0.0, asking) == 0.0
 
 
 # -- the watch and the resync -----------------------------------------------------------------------------------------

@@ -455,7 +455,7 @@ QUEUED = {"workers": {"parallelism": 2, "queue": "team"}}
 
 
 def test_queued_wave_is_left_to_its_queue() -> None:
-    waiting = wave_child(suspend=True, active=0, ready=0, has_started=False)
+    waiting = wave_child(queue="team", suspend=True, active=0, ready=0, has_started=False)
 
     plan, actions = see(make_custom(**QUEUED), make_view(done=0, wave=1, wave_shards=100), waiting)
 
@@ -464,8 +464,35 @@ def test_queued_wave_is_left_to_its_queue() -> None:
     assert said(plan, "Progressing") == ("False", "Queued")
 
 
+@pytest.mark.parametrize(
+    ("change", "workers"),
+    [
+        ({"queue": "old"}, {"queue": "team"}),
+        ({"queue": ""}, {"queue": "team"}),
+        ({"queue": "old"}, {}),
+        ({"queue": "team", "has_started": False, "parallelism": 5}, {"queue": "team"}),
+    ],
+    ids=["another-queue", "first-queue", "no-queue-any-more", "another-size"],
+)
+def test_waiting_wave_of_another_queue_or_size_is_made_anew(change: dict[str, Any], workers: dict[str, Any]) -> None:
+    waiting = wave_child(suspend=True, active=0, ready=0, **change)
+    custom = make_custom(workers={"parallelism": 2, **workers})
+
+    _, actions = see(custom, make_view(done=0, wave=1, wave_shards=100), waiting)
+
+    assert actions == [DeleteJob(waiting.name, waiting.uid)]
+
+
+def test_wave_at_work_stays_as_its_queue_admitted_it() -> None:
+    working = wave_child(queue="old")
+
+    _, actions = see(make_custom(**QUEUED), make_view(done=20, wave=1, wave_shards=100, is_active=True), working)
+
+    assert actions == []
+
+
 def test_preempted_wave_is_suspended_by_its_queue() -> None:
-    preempted = wave_child(suspend=True, active=0, ready=0, has_completed_indexes=True)
+    preempted = wave_child(queue="team", suspend=True, active=0, ready=0, has_completed_indexes=True)
 
     plan, actions = see(make_custom(**QUEUED), make_view(done=20, wave=1, wave_shards=100), preempted)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from pydantic import SecretStr
 from pagemill_core.errors import InvalidSpecError
 from pagemill_core.storage.folder import FolderStore
 from pagemill_core.storage.memory import MemoryStore
-from pagemill_core.storage.open import is_local, join_uri, open_store, split_uri
+from pagemill_core.storage.open import SharedStores, is_local, join_uri, open_store, split_uri
 from pagemill_core.storage.s3 import S3Store, locate_bucket
 from pagemill_core.storage.s3_settings import S3Settings
 
@@ -131,3 +132,36 @@ def test_endpoint_that_is_no_url_is_a_fault_of_the_spec() -> None:
 
     with pytest.raises(InvalidSpecError, match="http or https"):
         store.get("k")
+
+
+def test_stores_of_one_bucket_and_identity_share_connections() -> None:
+    stores, settings = SharedStores(), S3Settings(endpoint="http://127.0.0.1:1", access_key="me", region="eu-1")
+
+    one = stores.open("s3://library/a/b", settings)
+    two = stores.open("s3://library/c", settings)
+    other_bucket = stores.open("s3://archive/c", settings)
+    other_user = stores.open("s3://library/c", settings.model_copy(update={"access_key": "you"}))
+
+    assert isinstance(one, S3Store) and isinstance(two, S3Store)
+    assert (one.uri, two.uri) == ("s3://library/a/b", "s3://library/c")
+    clients = [store._client for store in (one, two, other_bucket, other_user) if isinstance(store, S3Store)]
+    assert clients[0] is clients[1]
+    assert len({id(client) for client in clients}) == 3
+
+
+def test_shared_bucket_is_forgotten_with_its_last_store() -> None:
+    stores, settings = SharedStores(), S3Settings(endpoint="http://127.0.0.1:1", access_key="me", region="eu-1")
+    one = stores.open("s3://library/a", settings)
+    two = stores.open("s3://library/b", settings)
+
+    del one
+    gc.collect()
+    kept = len(stores._buckets)
+    del two
+    gc.collect()
+
+    assert (kept, len(stores._buckets)) == (1, 0)
+
+
+def test_shared_stores_open_folders_too(tmp_path: Path) -> None:
+    assert SharedStores().open(str(tmp_path)).uri == str(tmp_path)

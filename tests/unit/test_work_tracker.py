@@ -19,7 +19,7 @@ from pagemill_core.work.conditional import Writer
 from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.records import Counts, FailureSample, Marker
 from pagemill_core.work.rollup import folded_segments, read_rollup, segment_markers, write_rollup
-from pagemill_core.work.tracker import GET_INSTEAD_OF_LIST, MAX_SAMPLES, Tracker
+from pagemill_core.work.tracker import GET_INSTEAD_OF_LIST, MAX_SAMPLES, PROMPT_SEGMENTS, Tracker
 
 LAYOUT = RunLayout("00000001-aaaaaaaa")
 
@@ -132,10 +132,11 @@ def test_tracker_restart_reads_rollups_and_open_segments(monkeypatch: pytest.Mon
     assert list(again.missing()) == [*range(10, 20), *range(25, 35)]
 
 
-def test_tracker_quiet_segment_is_looked_at_less_often_unless_thorough() -> None:
+def test_tracker_quiet_segment_of_many_is_looked_at_less_often_unless_thorough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "SEGMENT_SHARDS", 10)
     store = RecordingStore(MemoryStore())
-    tracker = Tracker(make_writer(store), LAYOUT, 100)
-    mark(store.inner, range(10))
+    tracker = Tracker(make_writer(store), LAYOUT, 10 * (PROMPT_SEGMENTS + 1))
+    mark(store.inner, range(1))
     tracker.poll(thorough=False)
     store.reset()
     for _ in range(16):
@@ -144,12 +145,24 @@ def test_tracker_quiet_segment_is_looked_at_less_often_unless_thorough() -> None
     store.reset()
     for _ in range(16):
         tracker.poll()
+    thoroughly = store.calls["list"]
 
-    assert lazily <= 6
-    assert store.calls["list"] == 16
+    assert lazily <= thoroughly * 6 / 16
+    assert thoroughly == 16 * (PROMPT_SEGMENTS + 1)
 
 
-def test_tracker_lazy_poll_still_finds_everything() -> None:
+def test_tracker_few_quiet_segments_are_looked_at_in_every_poll() -> None:
+    store = MemoryStore()
+    tracker = Tracker(make_writer(store), LAYOUT, 100)
+    for _ in range(20):
+        tracker.poll(thorough=False)
+    mark(store, range(1))
+
+    assert tracker.poll(thorough=False).shards_done == 1
+
+
+def test_tracker_lazy_poll_still_finds_everything(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(keys, "SEGMENT_SHARDS", 2)
     store = MemoryStore()
     tracker = Tracker(make_writer(store), LAYOUT, 100)
     for _ in range(20):

@@ -14,7 +14,6 @@ from pagemill_operator.cluster import (
     CHILD_MANAGER,
     JOBS,
     PLURALS,
-    WORKLOADS,
     Address,
     ApiError,
     Cluster,
@@ -22,8 +21,7 @@ from pagemill_operator.cluster import (
 )
 from pagemill_operator.objects import Key
 from pagemill_operator.reconcile.plan import ApplyJob, ClusterAction, DeleteJob, DeleteSelf, SetJob, SetWorkload
-
-_WORKLOAD_OF_JOB = "kueue.x-k8s.io/job-uid"
+from pagemill_operator.workloads import Workloads
 
 
 @dataclass(frozen=True)
@@ -33,6 +31,7 @@ class Applier:
     cluster: Cluster
     cache: Cache
     clock: Clock
+    workloads: Workloads
 
     async def do(self, key: Key, action: ClusterAction) -> None:
         """Carry out one action. Raises: ApiError; what is gone already is no error."""
@@ -43,7 +42,7 @@ class Applier:
                 case SetJob():
                     await self._set(key, action)
                 case SetWorkload():
-                    await self._set_workload(key, action)
+                    await self.workloads.set_active(key.namespace, action.job_uid, action.is_active)
                 case DeleteJob():
                     await self._delete(key, action)
                 case DeleteSelf():
@@ -84,14 +83,6 @@ class Applier:
         spec = {name: value for name, value in wanted.items() if value is not None}
         answer = await self.cluster.merge(Address(JOBS, key.namespace, action.name), {"spec": spec})
         self.cache.put_child(answer, self.clock.monotonic_s())
-
-    async def _set_workload(self, key: Key, action: SetWorkload) -> None:
-        """A queue that is not there has no Workload, and then there is nothing to pause."""
-        selector = f"{_WORKLOAD_OF_JOB}={action.job_uid}"
-        async for workload in self.cluster.list(Address(WORKLOADS, key.namespace), selector=selector):
-            if (workload.get("spec") or {}).get("active", True) != action.is_active:
-                address = Address(WORKLOADS, key.namespace, workload["metadata"]["name"])
-                await self.cluster.merge(address, {"spec": {"active": action.is_active}})
 
     async def _delete(self, key: Key, action: DeleteJob) -> None:
         address = Address(JOBS, key.namespace, action.name)

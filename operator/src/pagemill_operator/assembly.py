@@ -28,6 +28,7 @@ from pagemill_operator.queue import WorkQueue
 from pagemill_operator.settings import Config, OperatorSettings
 from pagemill_operator.status import StatusWriter
 from pagemill_operator.store_poller import PollerParts, StorePoller, TaskRunner
+from pagemill_operator.workloads import Workloads
 
 
 class ThreadRunner:
@@ -85,6 +86,7 @@ def assemble(given: Surroundings) -> Parts:
     """Make the operator."""
     cache, queue = Cache(), WorkQueue[Key]()
     clock, cluster, metrics = given.clock, given.cluster, given.metrics
+    workloads = Workloads(cluster, clock)
 
     def changed(key: Key) -> None:
         controller.store_answered(key)
@@ -96,8 +98,8 @@ def assemble(given: Surroundings) -> Parts:
             cache=cache,
             queue=queue,
             poller=poller,
-            observer=Observer(ObserverParts(cluster, cache, poller, given.config, clock)),
-            applier=Applier(cluster, cache, clock),
+            observer=Observer(ObserverParts(cluster, cache, poller, given.config, clock, workloads)),
+            applier=Applier(cluster, cache, clock, workloads),
             status=StatusWriter(cluster, clock),
             events=EventWriter(cluster, clock, metrics),
             metrics=metrics,

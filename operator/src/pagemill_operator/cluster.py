@@ -16,7 +16,8 @@ JOBS = "batch/v1/jobs"
 PODS = "v1/pods"
 SECRETS = "v1/secrets"
 EVENTS = "v1/events"
-WORKLOADS = "kueue.x-k8s.io/v1beta1/workloads"
+WORKLOADS = "kueue.x-k8s.io/v1beta2/workloads"
+WORKLOADS_BEFORE = "kueue.x-k8s.io/v1beta1/workloads"  # of releases that do not serve the one above
 PLURALS: Mapping[str, str] = {
     "OcrJob": "pagemill.dev/v1alpha1/ocrjobs",
     "EmbeddingJob": "pagemill.dev/v1alpha1/embeddingjobs",

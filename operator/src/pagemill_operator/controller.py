@@ -176,9 +176,7 @@ class Controller:
         """Write the status if it is time to, then Events. Returns: whether it was written."""
         parts, custom = self._parts, seen.custom
         waiting_s = max(taken.waited_s, parts.queue.oldest_wait_s(parts.clock.monotonic_s()))
-        sight = parts.poller.sight(custom.uid)
-        is_superseded = sight.is_busy or sight is not seen.sight
-        delay_s = parts.status.delay_s(custom, plan.status, waiting_s, is_superseded=is_superseded)
+        delay_s = parts.status.delay_s(custom, plan.status, waiting_s, parts.poller.sight(custom.uid))
         if delay_s is None:
             return False
         if delay_s > 0:

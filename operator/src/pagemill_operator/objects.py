@@ -100,6 +100,7 @@ class Child:
     wave: int
     epoch: int
     hash: str
+    queue: str = ""
     parallelism: int
     completions: int
     suspend: bool
@@ -153,6 +154,7 @@ class Custom:
         return (self.uid, self.generation, self.is_deleting) == (other.uid, other.generation, other.is_deleting)
 
 
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 EPOCH_ANNOTATION = "pagemill.dev/epoch"  # of the ledger entry when this child was made; its pods obey no other
 
 
@@ -182,6 +184,7 @@ def read_child(body: JsonObject, now_s: float) -> Child | None:
         wave=_number(labels.get(WAVE_LABEL)),
         epoch=_number(seen.metadata.annotations.get(EPOCH_ANNOTATION)),
         hash=seen.metadata.annotations.get(HASH_ANNOTATION, ""),
+        queue=labels.get(QUEUE_LABEL, ""),
         parallelism=seen.spec.parallelism,
         completions=seen.spec.completions,
         suspend=seen.spec.suspend,

@@ -22,6 +22,7 @@ from pagemill_operator.reconcile.failures import POD_FAILURE_POLICY
 from pagemill_operator.reconcile.observed import Observed
 from pagemill_operator.settings import Config
 from pagemill_operator.store_poller import StorePoller
+from pagemill_operator.workloads import Workloads
 
 TROUBLE_AFTER_S = 10.0  # pods that are not ready by then are asked why
 TROUBLE_EVERY_S = 120.0  # a thousand jobs that wait for nodes would otherwise list pods all the time
@@ -40,6 +41,7 @@ class ObserverParts:
     poller: StorePoller
     config: Config
     clock: Clock
+    workloads: Workloads
 
 
 class Observer:
@@ -71,6 +73,7 @@ class Observer:
             last_words=words,
             pod_trouble=await self._pod_trouble(key, own, now_s),
             missing_secrets=await self._missing_secrets(custom),
+            queue_words=await self._queue_words(custom, own),
         )
 
     async def store_secret(self, custom: Custom) -> dict[str, str] | None:
@@ -120,6 +123,13 @@ class Observer:
         said = next((text for pod in await self._pods(key, stuck) if (text := _why_not_running(pod))), "")
         self._trouble[stuck.owner_uid] = (now_s, said)
         return said
+
+    async def _queue_words(self, custom: Custom, own: list[Child]) -> str:
+        """What Kueue says of the Job that waits for it, or was sent back to waiting."""
+        if custom.job is None or not custom.job.spec.workers.effective_queue:
+            return ""
+        waiting = next((child for child in own if child.suspend and not child.is_finished), None)
+        return "" if waiting is None else await self._parts.workloads.said(custom.key.namespace, waiting.uid)
 
     # -- secrets ------------------------------------------------------------------------------------------------------
 

@@ -11,9 +11,11 @@ from pagemill_core.api.v1alpha1 import API_VERSION, JobStatus
 from pagemill_core.clock import Clock
 from pagemill_operator.cluster import PLURALS, STATUS_MANAGER, Address, Cluster, JsonObject
 from pagemill_operator.objects import Custom
+from pagemill_operator.store_view import StoreSight
 
 PROGRESS_EVERY_S = 6.0  # with a look every ten seconds: some 0.1 writes a second, and no status older than 15 s
 DRIFT_EVERY_S = 30.0  # nothing was counted, only the clock went on: rate, time left, cost
+ANSWER_S = 1.0  # a store that answers in time has its news in the same write
 SHED_EVERY_S = 60.0
 SHED_WAIT_S = 2.0  # a queue this far behind doubles the pauses, twice as far trebles them, up to SHED_EVERY_S
 _DRIFT = ("rate", "eta", "cost")
@@ -28,26 +30,25 @@ class StatusWriter:
         self._clock = clock
         self._written_s: dict[str, float] = {}
 
-    def delay_s(
-        self, custom: Custom, status: JobStatus, queue_wait_s: float, *, is_superseded: bool = False
-    ) -> float | None:
+    def delay_s(self, custom: Custom, status: JobStatus, queue_wait_s: float, sight: StoreSight) -> float | None:
         """How long to wait before writing: 0 for now, None when there is nothing to write.
 
-        `is_superseded`: a newer picture of the output is on its way, and with it another pass, which then has the
-        numbers of both to write; written now, these would make the newer ones wait.
+        `sight` is what the status was made of. While something is asked of the output another pass is on its way,
+        which has more to say: one write then does for both, unless the store takes its time.
         """
         if status == custom.status:
             return None
+        now_s = self._clock.monotonic_s()
         if _told(status) != _told(custom.status):
-            return 0.0
-        if is_superseded:
+            return max(0.0, sight.asked_s + ANSWER_S - now_s) if sight.is_busy else 0.0
+        if sight.is_busy:
             return None
         written_s = self._written_s.get(custom.uid)
         if written_s is None:
             return 0.0
         every_s = PROGRESS_EVERY_S if _counted(status) != _counted(custom.status) else DRIFT_EVERY_S
         every_s = max(every_s, min(SHED_EVERY_S, every_s * (1 + queue_wait_s / SHED_WAIT_S)))
-        return max(0.0, written_s + every_s - self._clock.monotonic_s())
+        return max(0.0, written_s + every_s - now_s)
 
     async def write(self, custom: Custom, status: JobStatus) -> JsonObject:
         """Apply the whole status to this very object. Returns: the object as it is then.

@@ -32,7 +32,6 @@ from pagemill_operator.store_view import StoreProblem, StoreSight, StoreView
 PATIENCE_S = 15.0  # of one conditional write; the next pass asks again
 CONNECT_TIMEOUT_S = 3.0
 READ_TIMEOUT_S = 10.0
-_UNSEEN = StoreSight()  # one object: whether a sight is a newer one is told by identity
 
 
 class TaskRunner(Protocol):
@@ -69,7 +68,7 @@ class _Desk:
     settings: S3Settings
     desk: StoreDesk
     breaker: Breaker
-    sight: StoreSight = _UNSEEN
+    sight: StoreSight = StoreSight()
 
 
 class StorePoller:
@@ -86,7 +85,7 @@ class StorePoller:
     def sight(self, uid: str) -> StoreSight:
         """What is known of a job's output."""
         desk = self._desks.get(uid)
-        return _UNSEEN if desk is None else desk.sight
+        return StoreSight() if desk is None else desk.sight
 
     def submit(self, custom: Custom, action: StoreAction, secret: dict[str, str] | None = None) -> None:
         """Do `action` soon; nothing happens while another one is under way.
@@ -104,7 +103,7 @@ class StorePoller:
             desk.sight = replace(desk.sight, problem=problem, tried_s=now_s)
             self._changed(desk.key)  # so that a pass tells the owner, and asks again later
             return
-        desk.sight = replace(desk.sight, is_busy=True)
+        desk.sight = replace(desk.sight, is_busy=True, asked_s=now_s)
         outcome = _Outcome()
         self._parts.runner.start(lambda: outcome.run(desk.desk, action), lambda: self._done(desk, action, outcome))
 

@@ -65,9 +65,11 @@ class StoreSight:
     """All that is known of a job's output now. `is_busy` while something is being asked or done there.
 
     `view` is the last picture that could be taken, `problem` why the newest attempt failed (None: it did not).
+    `asked_s` and `tried_s` are when the last attempt began and ended.
     """
 
     view: StoreView | None = None
     problem: StoreProblem | None = None
     is_busy: bool = False
+    asked_s: float = 0.0
     tried_s: float | None = None

@@ -17,6 +17,7 @@ from pagemill_core.work.rollup import folded_segments, read_rollup, write_rollup
 
 GET_INSTEAD_OF_LIST = 8  # up to here single GETs are cheaper than one LIST page and the GETs that follow it
 MAX_SAMPLES = 20
+PROMPT_SEGMENTS = 30  # so many open ones are all looked at in every poll: their markers are known within seconds
 
 
 class _Segment:
@@ -69,10 +70,15 @@ class Tracker:
         return self._shards_done == self._shard_count
 
     def poll(self, *, thorough: bool = True) -> Totals:
-        """Read the markers that are new. Unless `thorough`, a segment that stood still is looked at less often."""
+        """Read the markers that are new.
+
+        Unless `thorough`, of more than `PROMPT_SEGMENTS` open ones those that stood still are looked at less often.
+        """
         self._polls += 1
-        for number, segment in sorted(self._load().items()):
-            if not thorough and segment.idle and self._polls % min(8, 2**segment.idle):
+        segments = sorted(self._load().items())
+        is_lazy = not thorough and len(segments) > PROMPT_SEGMENTS
+        for number, segment in segments:
+            if is_lazy and segment.idle and self._polls % min(8, 2**segment.idle):
                 continue
             found = self._look(number, segment)
             segment.idle = 0 if found else segment.idle + 1

@@ -29,10 +29,9 @@ from pagemill_operator.children import names
 from pagemill_operator.children.pods import PodParts, memory_limit, pod_template, raised_memory
 from pagemill_operator.children.policy import pod_failure_policy
 from pagemill_operator.cluster import JsonObject
-from pagemill_operator.objects import EPOCH_ANNOTATION, Custom
+from pagemill_operator.objects import EPOCH_ANNOTATION, QUEUE_LABEL, Custom
 from pagemill_operator.settings import Config, Pool, WorkerImage
 
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 QUEUE_PRIORITY_LABEL = "kueue.x-k8s.io/priority-class"
 _SINGLE_BACKOFF = 4  # a plan or finalize pod that dies is started again; markers and pointers make that harmless
 

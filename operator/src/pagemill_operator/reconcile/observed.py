@@ -32,7 +32,7 @@ class Observed:
     """One job and all around it, at one moment. `now_s` is monotonic and comparable with what else ends in `_s`.
 
     `last_words` are by child's uid: why a failed Job's pod ended. `pod_trouble` says why pods do not start, "" when
-    they do.
+    they do; `queue_words` why the queue does not admit the Job that waits for it.
     """
 
     custom: Custom
@@ -44,6 +44,7 @@ class Observed:
     last_words: Mapping[str, LastWords] = field(default_factory=dict)
     pod_trouble: str = ""
     missing_secrets: tuple[str, ...] = ()
+    queue_words: str = ""
 
     @property
     def own_children(self) -> tuple[Child, ...]:

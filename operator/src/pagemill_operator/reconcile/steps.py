@@ -216,6 +216,8 @@ def _under_way(run: Run, child: Child, found: Situation, *, polls: bool = True) 
     """An unfinished Job: as wide as wanted, not suspended, looked at in time."""
     if child.is_deleting:
         return found
+    if _is_in_wrong_queue(run, child):
+        return found.doing(DeleteJob(child.name, child.uid))
     if run.job.spec.workers.effective_queue:
         found = _in_queue(run, child, found)
     else:
@@ -223,6 +225,20 @@ def _under_way(run: Run, child: Child, found: Situation, *, polls: bool = True) 
     if not child.ready:  # soon enough to say why its pods do not start
         found = found.doing(again_in_s=UNREADY_PASS_S)
     return _polled(run, found) if polls else found
+
+
+def _is_in_wrong_queue(run: Run, child: Child) -> bool:
+    """Whether a Job that waits was made for another queue, or for another size of it: it is made anew.
+
+    Nothing is lost by that, and Kueue sees what it sees of any new Job. One at work stays as it is admitted.
+    """
+    if not child.suspend:
+        return False
+    if child.queue != run.job.spec.workers.effective_queue:
+        return True
+    is_untouched = not (child.has_started or child.has_completed_indexes)
+    wanted = min(run.job.spec.workers.parallelism, child.completions)
+    return bool(child.queue) and child.step is PodStep.WORK and is_untouched and wanted != child.parallelism
 
 
 def _adjustments(run: Run, child: Child) -> tuple[SetJob, ...]:
@@ -243,9 +259,10 @@ def _in_queue(run: Run, child: Child, found: Situation) -> Situation:
     if not child.suspend:
         return found.doing(*resume)
     queue = run.job.spec.workers.effective_queue
+    why = f": {run.seen.queue_words}" if run.seen.queue_words else ""
     if child.step is PodStep.WORK and (child.has_completed_indexes or run.view.totals.shards_done):
-        return say.suspended(f"queue {queue} has taken its place back", by_queue=True).doing(*resume)
-    return say.queued(f"queue {queue} has not admitted {child.name} yet").doing(*resume)
+        return say.suspended(f"queue {queue} has taken its place back{why}", by_queue=True).doing(*resume)
+    return say.queued(f"queue {queue} has not admitted {child.name} yet{why}").doing(*resume)
 
 
 def _polled(run: Run, found: Situation) -> Situation:

@@ -6,6 +6,7 @@ Layer: `operator.testing`. A script does what workers do, such as `FakePods`; he
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from pagemill_core.work.pod import MANAGED_BY, MANAGED_BY_LABEL, PodTask
@@ -58,20 +59,32 @@ class Script(Protocol):
 
 
 class PlayedPods(threading.Thread):
-    """Takes each pod of the namespace on, steps it, and reports how it ended. `errors` are the server's refusals."""
+    """Takes each pod of the namespace on, steps it, and reports how it ended. `errors` are the server's refusals.
 
-    def __init__(self, api: PlainApi, namespace: str, script: Script) -> None:
+    `gone` hears of each pod that was deleted: no node runs these pods, so the server removes them at once.
+    """
+
+    def __init__(
+        self, api: PlainApi, namespace: str, script: Script, gone: Callable[[str], None] = lambda _: None
+    ) -> None:
         super().__init__(daemon=True)
         self._api = api
         self._namespace = namespace
         self._script = script
+        self._gone = gone
+        self._known: set[str] = set()
         self._over = threading.Event()
         self.errors: list[str] = []
 
     def run(self) -> None:
         while not self._over.wait(STEP_EVERY_S):
             query = {"labelSelector": f"{MANAGED_BY_LABEL}={MANAGED_BY}"}
-            for pod in self._api.call("GET", Address(PODS, self._namespace).path, **query)["items"]:
+            found = self._api.call("GET", Address(PODS, self._namespace).path, **query)["items"]
+            names = {pod["metadata"]["name"] for pod in found if "deletionTimestamp" not in pod["metadata"]}
+            for name in self._known - names:
+                self._gone(name)
+            self._known = names
+            for pod in found:
                 if pod["status"].get("phase") in ("Pending", "Running") and "deletionTimestamp" not in pod["metadata"]:
                     self._step(pod)
 

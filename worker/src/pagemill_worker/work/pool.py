@@ -16,7 +16,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import IO, Any, cast
 
 import pagemill_core.errors as error_tree
@@ -99,9 +99,10 @@ class Answer:
     """
 
     result: ItemResult
-    wants_memory: bool = False
+    _: KW_ONLY
     api_cost: float = 0.0
     size_bytes: int = 0
+    wants_memory: bool = False
 
 
 class Pool:
@@ -271,7 +272,7 @@ class Pool:
             seconds=message["seconds"],
             version_read=message["versionRead"],
         )
-        self._answers.append(Answer(result, message["apiCost"], message["sizeBytes"]))
+        self._answers.append(Answer(result, api_cost=message["apiCost"], size_bytes=message["sizeBytes"]))
         limit = self._settings.recycle_after_items
         if limit and child.answered >= limit and not child.retiring:
             child.retiring = True
