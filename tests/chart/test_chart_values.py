@@ -68,6 +68,7 @@ def test_everything_example_becomes_what_it_says() -> None:
     assert [store.secret_path for store in found.stores] == [Path("/var/run/pagemill/stores/0"), None]
     assert found.allowed_endpoints == ["https://models.example.org/v1", "https://minio.storage.svc:9000"]
     assert found.read_secrets_in == ["team-a"]
+    assert found.reserved_secrets == ["operator-store"]
     assert found.worker_service_account == "pagemill-worker"
 
 

@@ -149,12 +149,12 @@ def test_job_is_mounted_without_status_and_versions() -> None:
 
 
 def test_users_variables_come_literally_and_cannot_shadow_ours() -> None:
-    template = {"env": [{"name": "HTTPS_PROXY", "value": "$(PAGEMILL_RUN) costs $5"}]}
+    template = {"env": [{"name": "GREETING", "value": "$(PAGEMILL_RUN) costs $5"}]}
     manifest = jobs.plan_job(make_parts(workers={"template": template}))
 
     names_of_env = [one["name"] for one in pod_of(manifest)["containers"][0]["env"]]
 
-    assert env_of(manifest)["HTTPS_PROXY"] == "$$(PAGEMILL_RUN) costs $$5"
+    assert env_of(manifest)["GREETING"] == "$$(PAGEMILL_RUN) costs $$5"
     assert len(names_of_env) == len(set(names_of_env))
 
 

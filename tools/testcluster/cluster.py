@@ -161,7 +161,8 @@ class Cluster:
 
     def kubectl(self, *arguments: str, text: str = "") -> str:
         """Run kubectl against this cluster. Returns: what it printed. Raises: CalledProcessError."""
-        command = [str(binary("kubectl")), f"--kubeconfig={self.kubeconfig}", *arguments]
+        cache = self.layout.folder / "kubectl-cache"  # else below the home folder, or here where there is none
+        command = [str(binary("kubectl")), f"--kubeconfig={self.kubeconfig}", f"--cache-dir={cache}", *arguments]
         return subprocess.run(command, input=text, capture_output=True, text=True, check=True).stdout
 
     def inside(self, command: Sequence[str]) -> list[str]:

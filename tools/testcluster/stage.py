@@ -168,7 +168,9 @@ class Stage:
 
     def kubectl_command(self) -> list[str]:
         """How a test runs kubectl in this namespace itself."""
-        return [str(binary("kubectl")), f"--kubeconfig={self.cluster.kubeconfig}", f"--namespace={self.namespace}"]
+        cache = self.cluster.layout.folder / "kubectl-cache"
+        to = [f"--kubeconfig={self.cluster.kubeconfig}", f"--cache-dir={cache}", f"--namespace={self.namespace}"]
+        return [str(binary("kubectl")), *to]
 
     def patch(self, name: str, spec: Json, subresource: str = "") -> None:
         place = object_path(API_VERSION, "ocrjobs", self.namespace, name, subresource)

@@ -137,11 +137,14 @@ app.kubernetes.io/part-of: pagemill
 {{- $config = set $config "limits" (omit $config.limits "allowedPriorityClasses") -}}
 {{- end -}}
 {{- $endpoints := $config.allowedEndpoints -}}
+{{- /* A job of the release's namespace could otherwise mount what the operator holds. */ -}}
+{{- $reserved := $config.reservedSecrets -}}
 {{- $stores := list -}}
 {{- range $number, $store := .Values.stores -}}
 {{- $entry := omit $store "secretName" "caSecretName" -}}
 {{- if $store.secretName -}}
 {{- $entry = set $entry "secretPath" (printf "/var/run/pagemill/stores/%d" $number) -}}
+{{- $reserved = append $reserved $store.secretName -}}
 {{- end -}}
 {{- if $store.caSecretName -}}
 {{- $entry = set $entry "caPath" (printf "/var/run/pagemill/authorities/%d/ca.crt" $number) -}}
@@ -155,6 +158,7 @@ app.kubernetes.io/part-of: pagemill
 {{- $config = set $config "stores" $stores -}}
 {{- end -}}
 {{- $config = set $config "allowedEndpoints" ($endpoints | uniq) -}}
+{{- $config = set $config "reservedSecrets" ($reserved | uniq) -}}
 {{- $readable := list -}}
 {{- range .Values.readSecrets -}}
 {{- $readable = append $readable .namespace -}}
