@@ -38,6 +38,7 @@ class Generator:
 GENERATORS = (
     Generator("pagemill_core.api.crd.generate:render_all", owns=("crds/*.yaml",)),
     Generator("pagemill_cli.reference:render_all"),
+    Generator("pagemill_operator.reference:render_all"),
     Generator("charttools.generate:render_all", owns=("charts/pagemill/crds/*.yaml",)),
 )
 

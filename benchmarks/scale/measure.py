@@ -37,13 +37,14 @@ def measure(place: Place, name: str) -> Found:
         _say("the operator is started")
         starts = []
         for turn in range(wanted.starts):
-            operator, figures = parts.restart(stage, f"canary-{turn}")
+            operator, figures = parts.restart(stage, f"late-{turn}")
             starts.append(figures)
         idle = {"created_s": created_s, "rss_mib": operator.memory_mib("VmRSS")}
-        _say("jobs and bare Jobs run in turn")
+        _say(f"{starts}; jobs and bare Jobs run in turn")
         paired = parts.pairs(stage, wanted)
-        _say("all jobs are brought to work")
+        _say(f"{paired}; all jobs are brought to work")
         steady = parts.steady(stage, operator, wanted, names)
+    _say(f"{steady.writes_per_job_s:.3f} writes/s, p99 {percentile(steady.staleness_s, 0.99):.1f} s; the storm is made")
     with raised(place) as stage:
         stage.await_ready(stage.start_operator())
         parts.create(stage, names, wanted.storm, suspend=True)

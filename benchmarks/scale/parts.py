@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from testcluster.api import MERGE_PATCH, Json
+from testcluster.api import MERGE_PATCH, Answer, ApiError, Json
 
 from benchmarks.harness.paired import Figures, Side, interleave
 from benchmarks.scale.jobs import Shape, job_of, run_bare
@@ -25,6 +25,8 @@ from pagemill_operator.cluster import PLURALS, Address
 CLIENTS = 8
 PATIENCE_S = 1800.0
 SAMPLE_EVERY_S = 5.0
+TRIES, TRY_EVERY_S = 10, 1.0
+CONFLICT, TOO_MANY = 409, 429
 Series = dict[str, tuple[list[float], list[float]]]
 
 
@@ -36,7 +38,7 @@ def create(stage: Stage, names: Iterable[str], shape: Shape, *, suspend: bool) -
     place = Address(PLURALS["OcrJob"], stage.namespace).path
 
     def one(name: str) -> None:
-        stage.kube.call("POST", place, job_of(name, shape, stage.where, suspend=suspend))
+        _ask(stage, "POST", place, job_of(name, shape, stage.where, suspend=suspend))
 
     with ThreadPoolExecutor(CLIENTS) as pool:
         list(pool.map(one, names))
@@ -45,8 +47,27 @@ def create(stage: Stage, names: Iterable[str], shape: Shape, *, suspend: bool) -
 def edit(stage: Stage, name: str, spec: Json) -> int:
     """Change a job. Returns: its generation then."""
     place = Address(PLURALS["OcrJob"], stage.namespace, name).path
-    job = stage.kube.call("PATCH", place, {"spec": spec}, content_type=MERGE_PATCH)
+    job = _ask(stage, "PATCH", place, {"spec": spec})
     return int(job["metadata"]["generation"])
+
+
+def _ask(stage: Stage, method: str, place: str, body: Json) -> Json:
+    """Send a request, again and again while the API server has no time for it. Raises: ApiError."""
+    content_type = MERGE_PATCH if method == "PATCH" else "application/json"
+    answer = Answer(0, "no answer")
+    for _ in range(TRIES):
+        try:
+            answer = stage.kube.ask(method, place, body, content_type=content_type)
+        except OSError:  # no answer in 20 s
+            continue
+        if method == "POST" and answer.status == CONFLICT:  # made by an earlier try
+            return body
+        if answer.status < TOO_MANY:
+            break
+        time.sleep(TRY_EVERY_S)
+    if answer.is_error or not answer.status:
+        raise ApiError(f"{method} {place}", answer)
+    return answer.body
 
 
 def is_answered(story: Story) -> bool:
@@ -58,7 +79,10 @@ def is_answered(story: Story) -> bool:
 
 
 def restart(stage: Stage, name: str) -> tuple[Operator, Figures]:
-    """Kill the operator, start it, and wait until it is ready and a new job has its first status."""
+    """Kill the operator, start it, and wait until it is ready and a new job has its first status.
+
+    Name the job so that it is listed after all others: those are looked at first.
+    """
     stage.kill()
     create(stage, [name], Sizes().storm, suspend=True)
     began = time.time()
@@ -122,7 +146,7 @@ def steady(stage: Stage, operator: Operator, sizes: Sizes, names: Sequence[str])
     writes = operator.writes() - before_writes
     peaks = [operator.memory_mib("VmHWM")]
     operator_cpu_s = stage.cpu_s()["operator"] - before_cpu["operator"]
-    operator, started = restart(stage, "canary-at-work")
+    operator, started = restart(stage, "late-at-work")
     stage.stories.await_all(names, lambda story: story.complete_at > 0, PATIENCE_S)
     ended = time.time()
     stories = stage.stories.among(names)

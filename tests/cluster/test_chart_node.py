@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import secrets
-import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from testcluster.api import Json, object_path
-from testcluster.stage import JOB_SECRET, OPERATOR_SECRET, RELEASE, Stage
+from testcluster.stage import JOB_SECRET, RELEASE, Stage
 
 from pagemill_core.testing import ocr_pages
 
@@ -107,7 +106,7 @@ def test_upgrade_and_removal_in_the_middle_of_work_lose_nothing(stage: Stage) ->
 def series(stage: Stage, **changes: Any) -> Json:
     """Values with a series that is due every minute."""
     values = stage.values()
-    spec = {name: part for name, part in stage.job(engine=TESSERACT)["spec"].items()}
+    spec = stage.job(engine=TESSERACT)["spec"]
     one = {"name": "comics", "schedule": "* * * * *", "job": {"kind": "OcrJob", "spec": spec}, **changes}
     values["recurring"] = {"enabled": True, "jobs": [one]}
     return values
@@ -166,25 +165,68 @@ def test_series_does_only_what_is_new_at_each_tick(empty_stage: Stage) -> None:
         assert ended is None or ended <= later["metadata"]["creationTimestamp"]
 
 
+def ticks(stage: Stage) -> int:
+    """How many of the series' Kubernetes Jobs went well."""
+    place = object_path("batch/v1", "jobs", stage.namespace)
+    found = stage.api.call("GET", place, labelSelector="pagemill.dev/series=comics")["items"]
+    return sum(1 for job in found if job["status"].get("succeeded"))
+
+
 def test_series_skips_ticks_while_its_job_is_unfinished(empty_stage: Stage) -> None:
     stage = empty_stage
     values = series(stage)
     values["recurring"]["jobs"][0]["job"]["spec"]["suspend"] = True
     stage.install(values)
-    stage.wait(lambda: bool(members(stage)), "the first tick", most_s=130)
+    stage.wait(lambda: ticks(stage) > 0, "the first tick", most_s=150)
     first = members(stage)
-    ticks = len(stage.kubectl("get", "jobs", "--selector=pagemill.dev/series=comics", "--output=name").split())
+    stage.wait(lambda: ticks(stage) > 1, "one more tick", most_s=150)
 
-    def ended() -> int:
-        jobs = stage.api.call(
-            "GET", object_path("batch/v1", "jobs", stage.namespace), labelSelector="pagemill.dev/series=comics"
-        )["items"]
-        return sum(1 for job in jobs if job["status"].get("succeeded"))
-
-    stage.wait(lambda: ended() > ticks, "one more tick", most_s=150)
-    time.sleep(1)
-
+    assert len(first) == 1
     assert [job["metadata"]["name"] for job in members(stage)] == [job["metadata"]["name"] for job in first]
-    assert OPERATOR_SECRET  # the operator's own Secret stays where it was
-    pods = stage.pods("pagemill.dev/series=comics")
-    assert any("Skipped this run" in stage.log(pod["metadata"]["name"]) for pod in pods)
+    logs = [stage.log(pod["metadata"]["name"]) for pod in stage.pods("pagemill.dev/series=comics")]
+    assert sum("Created the job" in log for log in logs) == 1
+    assert sum("Skipped this run" in log for log in logs) == 1
+
+
+def parallelism(stage: Stage) -> int:
+    """What a job's spec asks for."""
+    job = stage.read()
+    return int(job["spec"]["workers"]["parallelism"]) if job else 0
+
+
+def test_autoscaler_follows_what_is_left_to_do(empty_stage: Stage) -> None:
+    stage = empty_stage
+    values = stage.values()
+    values["externalMetrics"] = {"enabled": True}
+    metric = {"name": "pagemill-backlog-items", "selector": {"matchLabels": {"job": "comics"}}}
+    autoscaler = {
+        "apiVersion": "autoscaling/v2",
+        "kind": "HorizontalPodAutoscaler",
+        "metadata": {"name": "comics"},
+        "spec": {
+            "scaleTargetRef": {"apiVersion": "pagemill.dev/v1alpha1", "kind": "OcrJob", "name": "comics"},
+            "minReplicas": 1,
+            "maxReplicas": 3,
+            "metrics": [
+                {
+                    "type": "External",
+                    "external": {"metric": metric, "target": {"type": "AverageValue", "averageValue": "20"}},
+                }
+            ],
+        },
+    }
+    stage.put_pages(notes(0, 300))
+    try:
+        stage.install(values)
+        stage.apply(stage.job(engine=TESSERACT, sharding={"itemsPerShard": 5}))
+        stage.kubectl("apply", "--filename=-", text=json.dumps(autoscaler))
+        stage.wait(lambda: parallelism(stage) == 3, "the autoscaler's wish", most_s=240)
+        seen = stage.kubectl("get", "hpa", "comics", "--output=jsonpath={.status.currentMetrics[0].external.current}")
+        children = stage.jobs()
+        stage.until_phase("Succeeded", "Failed", most_s=400)
+    finally:  # what is not of a namespace does not go away with one
+        stage.helm("uninstall", RELEASE, "--namespace", stage.namespace)
+
+    assert "averageValue" in seen
+    assert stage.status().done == "300/300"
+    assert len(children) == 2  # plan and one wave: the running wave was widened, not begun anew

@@ -304,7 +304,7 @@ def test_suspended_job_goes_on_when_resumed(person: Person) -> None:
 
     assert (paused.status, resumed.status) == (0, 0), paused.all + resumed.all
     assert "suspended: pods finish their page and stop" in paused.out
-    assert "→ `pagemill resume ocrjob/comics`" in shown.out
+    assert f"→ `pagemill resume ocrjob/comics -n {stage.namespace}`" in shown.out
     assert "ocrjob/comics resumed" in resumed.out
     assert again.json["result"] == "was not suspended"
 

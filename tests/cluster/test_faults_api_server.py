@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import time
 from collections.abc import Iterator
@@ -9,11 +10,12 @@ from collections.abc import Iterator
 import pytest
 from testcluster import etcd, faults
 from testcluster import stage as stages
+from testcluster.api import object_path
 from testcluster.cluster import Cluster
 from testcluster.lease import leased
 from testcluster.pytest_plugin import install_crds
 from testcluster.settings import Settings
-from testcluster.stage import Stage
+from testcluster.stage import API_VERSION, Stage
 
 from pagemill_cli.testing.promises import broken_promises, marker_tokens, newest_entry
 from pagemill_core.testing import ocr_pages
@@ -39,9 +41,9 @@ def own_stage(own_cluster: Cluster) -> Iterator[Stage]:
         name = f"pagemill-test-{secrets.token_hex(4)}"
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}
         own_cluster.api().call("POST", "/api/v1/namespaces", namespace)
-        stage = Stage(own_cluster, name, s3)
-        stage.install()
-        yield stage
+        with contextlib.closing(Stage(own_cluster, name, s3)) as stage:
+            stage.install()
+            yield stage
 
 
 def test_api_server_restarted_with_its_history_gone_is_caught_up_with(own_stage: Stage, own_cluster: Cluster) -> None:
@@ -60,6 +62,7 @@ def test_api_server_restarted_with_its_history_gone_is_caught_up_with(own_stage:
         etcd.compact(own_cluster)
         time.sleep(AWAY_S)
         own_cluster.start_part("kube-apiserver")
+        own_stage.wait(lambda: serves(own_stage), "the API server to know our kinds again")
         # What is said at once after the start may meet a watch that has not come back yet.
         own_stage.delete("short-lived")
         own_stage.kubectl("scale", "ocrjob/comics", "--replicas=3")
@@ -71,3 +74,7 @@ def test_api_server_restarted_with_its_history_gone_is_caught_up_with(own_stage:
     assert log.losses == []
     assert broken_promises(own_stage.store("out/comics"), ids) == []
     assert newest_entry(own_stage.store("out/comics")).seq == 1
+
+
+def serves(stage: Stage) -> bool:
+    return stage.api.ask("GET", object_path(API_VERSION, "ocrjobs", stage.namespace)).status == 200

@@ -19,13 +19,13 @@ OUTAGE_S = 120.0
 SECRET_PATIENCE_S = 100.0  # kubelet looks for new contents of a mounted Secret every minute or so
 
 
-def start(stage: Stage, number_of_pages: int = 400) -> list[str]:
+def start(stage: Stage, number_of_pages: int = 500, parallelism: int = 2) -> list[str]:
     """Start a job that takes a while. Returns: the pages' ids, once the first shards are done."""
     note = ocr_pages.note(2).as_bytes()
     ids = [f"page_{number:03}" for number in range(number_of_pages)]
     stage.put_pages({f"{name}.png": note for name in ids})
     job = stage.job(engine={"name": "tesseract", "languages": ["en"]}, sharding={"itemsPerShard": 2})
-    job["spec"]["workers"]["parallelism"] = 2
+    job["spec"]["workers"]["parallelism"] = parallelism
     stage.apply(job)
     stage.wait(lambda: len(markers(stage)) >= 4, "4 shards done", most_s=90)
     return ids
@@ -82,7 +82,7 @@ def test_store_that_refuses_only_the_operator_does_not_stop_the_pods(stage: Stag
 
 
 def test_credentials_rotated_while_a_job_runs_are_taken_up(stage: Stage) -> None:
-    ids = start(stage, 600)
+    ids = start(stage, 900, parallelism=1)  # slow, so that Secrets reach its pods before it is over
     for name in (OPERATOR_SECRET, JOB_SECRET):
         stage.secret(name, stage.s3.credentials("admin"))
     uses_new = 'grep -q "^{}" /var/run/pagemill/store/accessKey'.format(stage.s3.credentials("admin")["accessKey"])
@@ -92,8 +92,9 @@ def test_credentials_rotated_while_a_job_runs_are_taken_up(stage: Stage) -> None
         )
     revoke_worker(stage)
     revoked_at = len(markers(stage))
+    stage.kubectl("scale", "ocrjob/comics", "--replicas=4")
 
-    stage.until_phase("Succeeded", most_s=400)
+    stage.until_phase("Succeeded", most_s=600)
 
     assert revoked_at < len(ids) / 2, "the job was over before the keys were"
     assert faults.used_retries(stage) == {}

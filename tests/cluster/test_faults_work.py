@@ -55,7 +55,7 @@ def check_exactly_once(stage: Stage, ids: list[str]) -> None:
 
 
 def test_job_suspended_scaled_deleted_and_applied_again_goes_on(stage: Stage) -> None:
-    ids, job = put_pages(stage), small_job(stage)
+    ids, job = put_pages(stage, 2 * PAGES), small_job(stage)
     stage.apply(job)
     until_markers(stage, 3)
     with faults.status_log(stage) as log:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from testcluster.api import MERGE_PATCH, object_path
+from testcluster.api import MERGE_PATCH, KubeApi, object_path
 from testcluster.pytest_plugin import Kubernetes
 
 from pagemill_core.api.v1alpha1 import API_VERSION, JobStatus
@@ -84,7 +84,7 @@ def house(kubernetes: Kubernetes, namespace: str, s3_server: SeaweedServer, tmp_
     api = kubernetes.api
     is_real = kubernetes.own is None and bool(served_version(api))
     if not is_real:
-        install_workloads(api, lambda path: api.wait_for(path, lambda found: found is not None))
+        install_workloads(api, lambda path: until_served(api, path))
     queue = (RealQueue if is_real else QueueStandIn)(api, namespace, SETTINGS)
     stage = PlayedStage(api, kubernetes.kubeconfig, namespace, s3_server, tmp_path)
     stage.write_kubeconfig(tmp_path / "kubeconfig", "operator", [*RULES, *QUEUE_RULES])
@@ -98,6 +98,14 @@ def house(kubernetes: Kubernetes, namespace: str, s3_server: SeaweedServer, tmp_
     queue.stop()
     assert stage.pods.errors == []
     assert queue.errors == []
+
+
+def until_served(api: KubeApi, path: str) -> None:
+    """A new kind is first unknown (404) and then not ready (429)."""
+    deadline = time.monotonic() + 30
+    while (found := api.ask("GET", path)).is_error:
+        assert time.monotonic() < deadline, found.message
+        time.sleep(0.1)
 
 
 def changed_by_the_operator(job: Json) -> list[str]:

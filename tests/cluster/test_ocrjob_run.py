@@ -20,7 +20,7 @@ from testcluster.stage import OPERATOR_IMAGE, TAG, WORKER_IMAGE, Stage, with_out
 from pagemill_cli.testing.promises import broken_promises, take_picture
 from pagemill_core.testing import ocr_pages
 
-pytestmark = [pytest.mark.cluster, pytest.mark.node, pytest.mark.s3, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.cluster, pytest.mark.node, pytest.mark.s3, pytest.mark.timeout(2400)]
 
 PAGE_COUNT = 200
 # Pages of every kind that the demo has; those of one file count by their frames.
@@ -57,13 +57,13 @@ def test_two_hundred_pages_are_read_as_on_one_machine(stage: Stage, real_pages: 
     job["spec"]["workers"]["parallelism"] = 4
     stage.apply(job)
     stage.until_phase("Running", most_s=60)
-    stage.until_phase("Succeeded", "Failed", most_s=500)
+    stage.until_phase("Succeeded", "Failed", most_s=1000)
 
     status = stage.status()
     assert (status.phase, status.done) == ("Succeeded", f"{PAGE_COUNT}/{PAGE_COUNT}"), stage.report()
     assert status.cost is not None
     assert 0 < float(status.cost.spent or 0) < 0.10, "at 0.10 an hour for each pod"
-    stage.run_locally(with_output(job, f"s3://{stage.bucket}/local"), timeout_s=400)
+    stage.run_locally(with_output(job, f"s3://{stage.bucket}/local"), timeout_s=1000)
     here, there = take_picture(stage.store("local")), take_picture(stage.store("out/comics"))
     assert len(here.views) == PAGE_COUNT
     assert without_times(there.views) == without_times(here.views)

@@ -300,7 +300,7 @@ def test_every_ending_has_an_exit_status_that_is_no_bug() -> None:
         (make_job(status={"observedGeneration": None}), "no operator has looked at the job yet"),
         (make_job(generation=3), "the newest edit was not looked at yet"),
         (make_job(deletionTimestamp="2026-11-22T12:00:00Z"), "is being deleted"),
-        (make_job(status={"phase": "Running"}), "`pagemill logs ocrjob/comics -f`"),
+        (make_job(status={"phase": "Running"}), "`pagemill logs ocrjob/comics -n scans -f`"),
         (make_job(status={"phase": "Queued"}, spec={"workers": {"queue": "team"}}), "why queue team keeps it waiting"),
         (make_job(("Suspended", "True", "SuspendedByUser", ""), spec={"suspend": True}), "pagemill resume"),
         (make_job(("Suspended", "True", "SuspendedByUser", "")), "kubectl scale ocrjob/comics -n scans"),
@@ -355,7 +355,7 @@ def test_picture_shows_all_that_a_person_asks_for() -> None:
         "Running",
         "800,015/1,204,331 done: 800,000 succeeded, 12 failed, 3 skipped",
         "7 more were done by earlier runs",
-        "1,600/2,409, 2 not yet",
+        "1,600/2,409, 2 failed so far",
         "Work wave 2: job/comics-abc-w2",
         "3 of 4",
         "41.2/s, ETA 2h44m",
@@ -365,7 +365,7 @@ def test_picture_shows_all_that_a_person_asks_for() -> None:
         "✓ Progressing ShardsCommitting",
         "p[b]-17: ImageTruncated: ends early",
         "s3://library/out/report.html",
-        "→ `pagemill logs ocrjob/comics -f`",
+        "→ `pagemill logs ocrjob/comics -n scans -f`",
     ):
         assert want in text
 

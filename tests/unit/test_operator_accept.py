@@ -19,6 +19,9 @@ CONFIG = parse_config(
         "outputs": {"*": ["s3://shared/{namespace}"], "books": ["s3://books/out/"]},
         "allowedEndpoints": ["https://s3.example.org", "https://models.example.org/v1"],
         "limits": {"maxParallelism": 50},
+        "reservedSecrets": ["pagemill-operator-store"],
+        "claimNamePattern": "scans*",
+        "labelKeyPatterns": ["example.org/*"],
     }
 )
 
@@ -48,6 +51,17 @@ VLM = {"name": "vlm", "model": "m"}
     ("spec", "want_reason", "want_word"),
     [
         ({"output": {"uri": "/scans/out"}}, Reason.OUTPUT_UNREACHABLE, "s3://bucket/prefix"),
+        (
+            {"storage": {"secretRef": {"name": "pagemill-operator-store"}}},
+            Reason.SECRET_NOT_ALLOWED,
+            "the operator's own",
+        ),
+        (
+            {"storage": {"volumes": [{"claimName": "database", "mountPath": "/scans"}]}},
+            Reason.INVALID_SPEC,
+            "'scans*'",
+        ),
+        ({"workers": {"template": {"labels": {"app": "x"}}}}, Reason.INVALID_SPEC, "allowed: example.org/*"),
         ({"output": {"uri": "s3://other/out"}}, Reason.OUTPUT_NOT_ALLOWED, "s3://books/out/"),
         ({"output": {"uri": "s3://books/outside"}}, Reason.OUTPUT_NOT_ALLOWED, "may write to"),
         ({"output": {"uri": "s3://shared/others"}}, Reason.OUTPUT_NOT_ALLOWED, "s3://shared/books"),

@@ -213,6 +213,20 @@ def test_memory_climbs_its_ladder(rung: int, want: str) -> None:
     assert raised_memory("8Gi", rung, 20 << 30) == want
 
 
+@pytest.mark.parametrize(
+    ("wave", "rung", "want"),
+    [(1, 0, "True"), (2, 1, "True"), (3, 2, None), (4, 1, None)],
+    ids=["first", "second", "as much as the pool allows", "no wave follows"],
+)
+def test_wave_says_whether_a_later_one_has_more_memory(wave: int, rung: int, want: str | None) -> None:
+    parts = make_parts(workers={"resources": {"limits": {"memory": "16Gi"}}})  # of a pool that allows 64Gi
+
+    told = env_of(jobs.wave_job(parts, wave, 10, rung))
+
+    assert told.get("PAGEMILL_CAN_HAVE_MORE_MEMORY") == want
+    assert told.get("PAGEMILL_MEMORY_RUNG") == (str(rung) if rung else None)
+
+
 def test_memory_over_the_pools_most_is_never_lowered() -> None:
     assert raised_memory("32Gi", 2, 20 << 30) == "32Gi"
 

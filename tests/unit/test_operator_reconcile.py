@@ -30,7 +30,7 @@ from pagemill_operator.reconcile.plan import (
     SetWorkload,
     StartWave,
 )
-from pagemill_operator.reconcile.reconcile import reconcile
+from pagemill_operator.reconcile.reconcile import MADE_PASS_S, reconcile
 from pagemill_operator.reconcile.status import duration
 from pagemill_operator.settings import parse_config
 from pagemill_operator.store_view import StoreProblem, StoreSight, StoreView
@@ -298,8 +298,10 @@ def test_plan_error_stands_until_the_job_is_edited() -> None:
     assert said(plan, "Planned") == ("False", "Source")
     assert said(plan, "Failed") == ("True", "Source")
     assert plan.status.message == "line 7 is ragged; mend it"
-    _, actions = see(None, make_view(), replace(child, hash="of another spec"), last_words=words)
+    edited, actions = see(None, make_view(), replace(child, hash="of another spec"), last_words=words)
     assert actions == [DeleteJob(PLAN_NAME, child.uid)]
+    assert edited.status.phase == "Planning"
+    assert said(edited, "Failed") == ("False", "Running")  # whoever waits for the edited job's end waits on
 
 
 @pytest.mark.parametrize(("ago_s", "retries"), [(299.0, False), (301.0, True)], ids=["not-yet", "now"])
@@ -462,6 +464,15 @@ def test_queued_wave_is_left_to_its_queue() -> None:
     assert actions == []
     assert plan.status.phase == "Queued"
     assert said(plan, "Progressing") == ("False", "Queued")
+
+
+def test_new_job_is_looked_at_again_soon_since_one_that_waits_brings_no_news() -> None:
+    ended = wave_child(active=0, ready=0, is_complete=True)
+
+    plan, actions = see(make_custom(**QUEUED), make_view(done=100, wave=1, wave_shards=100), ended)
+
+    assert [type(action) for action in actions] == [ApplyJob]
+    assert plan.again_in_s == MADE_PASS_S
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,12 @@ ROWS: Sequence[tuple[str, Sequence[Graph]]] = (
                 unit="reqps",
             ),
             Graph(
+                title="Store calls",
+                tells="The operator's own requests. absent, and lost (another won a conditional write), are ordinary.",
+                queries=((_rate("store_calls_total", "operation, outcome"), "{{operation}} {{outcome}}"),),
+                unit="reqps",
+            ),
+            Graph(
                 title="Dealings with outputs",
                 tells="What was done to the records below .pagemill/, and how it ended.",
                 queries=((_rate("store_tasks_total", "action, outcome"), "{{action}} {{outcome}}"),),

@@ -145,6 +145,7 @@ def schema() -> Schema:
         priorityClassName=_TEXT,
         recurring=_fields(enabled=_FLAG, namespaces=_list(_NAMESPACE, uniqueItems=True), jobs=_list(_series())),
         metrics=_metrics(),
+        externalMetrics=_fields(enabled=_FLAG),
         networkPolicy=_network_policy(),
     )
     values["properties"]["global"] = _ANYTHING  # helm gives it to every chart

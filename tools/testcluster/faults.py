@@ -13,10 +13,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
 from pagemill_core.api.v1alpha1 import JobStatus
-from testcluster.api import Json
+from testcluster.api import ApiError, Json
 from testcluster.settings import NODE_NAME
 from testcluster.stage import Stage
 
@@ -104,7 +105,7 @@ class StatusLog(threading.Thread):
         while not self._over.wait(_POLL_S):
             try:
                 found = self._stage.read(self._name)
-            except OSError:
+            except (OSError, HTTPException, ApiError):
                 continue  # a fault of the API server's
             if found is None:
                 continue

@@ -128,8 +128,8 @@ def built_images() -> None:
 def empty_stage(built_images: None, node_cluster: Cluster, pod_s3: stages.PodS3) -> Iterator[stages.Stage]:
     """A namespace on the node with the project's images at hand and a bucket; nothing is installed yet."""
     stages.load_images(node_cluster)
-    with _namespace(node_cluster.api()) as name:
-        yield stages.Stage(node_cluster, name, pod_s3)
+    with _namespace(node_cluster.api()) as name, contextlib.closing(stages.Stage(node_cluster, name, pod_s3)) as found:
+        yield found
 
 
 @pytest.fixture

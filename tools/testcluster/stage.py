@@ -36,7 +36,7 @@ TAG = "test"
 RELEASE = "pagemill"
 OPERATOR_SECRET = "pagemill-operator-store"
 JOB_SECRET = "pagemill-library"
-_POLL_S = 0.1
+_POLL_S = 0.2
 _INSTALL_PATIENCE = "120s"
 
 
@@ -87,6 +87,7 @@ class Stage:
     s3: PodS3
     bucket: str = ""
     api: KubeApi = field(init=False)
+    _stores: dict[tuple[str, str], S3Store] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.api = self.cluster.api()
@@ -235,17 +236,23 @@ class Stage:
     # -- the store ----------------------------------------------------------------------------------------------------
 
     def store(self, prefix: str = "") -> S3Store:
-        """A store below a prefix of the stage's bucket."""
-        return self.s3.server.store(self.bucket, prefix)
+        """A store below a prefix of the stage's bucket; `close` ends its connections."""
+        key = (prefix, self.s3.credentials("worker")["accessKey"])
+        if key not in self._stores:
+            self._stores[key] = self.s3.server.store(self.bucket, prefix)
+        return self._stores[key]
+
+    def close(self) -> None:
+        """End the connections to the store."""
+        for store in self._stores.values():
+            store.close()
+        self._stores.clear()
 
     def put_pages(self, pages: Mapping[str, bytes], prefix: str = "pages") -> None:
         """Write files into the bucket."""
         store = self.store(prefix)
-        try:
-            for key, data in pages.items():
-                store.put(key, data)
-        finally:
-            store.close()
+        for key, data in pages.items():
+            store.put(key, data)
 
     def settings_inside(self) -> S3Settings:
         """Settings with which a process in the cluster's network reaches the store as pods do."""

@@ -19,6 +19,7 @@ from pagemill_operator.apply import Applier
 from pagemill_operator.cache import Cache
 from pagemill_operator.cluster import Cluster
 from pagemill_operator.controller import Controller, ControllerParts
+from pagemill_operator.counted_store import CountedStore
 from pagemill_operator.events import EventWriter
 from pagemill_operator.health import Health
 from pagemill_operator.metrics import Metrics
@@ -119,7 +120,7 @@ def _poller(given: Surroundings, cache: Cache, changed: Callable[[Key], None]) -
             clock=given.clock,
             runner=given.runner,
             metrics=given.metrics,
-            open_store=given.open_store,
+            open_store=lambda uri, settings: CountedStore(given.open_store(uri, settings), given.metrics),
             probe=given.probe,
             is_alive=cache.is_alive,
             cluster_id=given.cluster_id,

@@ -81,8 +81,13 @@ class Cluster(Protocol):
     async def get(self, address: Address) -> JsonObject:
         """Read one object."""
 
-    def list(self, address: Address, *, selector: str = "") -> AsyncIterator[JsonObject]:
-        """Every object of a collection, page by page."""
+    def list(
+        self, address: Address, *, selector: str = "", is_recent_enough: bool = False
+    ) -> AsyncIterator[JsonObject]:
+        """Every object of a collection, page by page.
+
+        `is_recent_enough`: what the server has in memory will do, all at once; it then waits for nothing.
+        """
 
     async def create(self, address: Address, body: JsonObject) -> JsonObject:
         """Create an object in a collection."""

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from pagemill_core.api.conditions import Reason
+from pagemill_core.api.v1alpha1 import JobStatus
 from pagemill_core.clock import Clock
 from pagemill_operator.apply import Applier
 from pagemill_operator.cache import Cache
@@ -46,6 +47,15 @@ class ControllerParts:
     metrics: Metrics
     clock: Clock
     wake: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """How a pass ended, with the job as it was before and the status that was written, if one was."""
+
+    outcome: str
+    before: Custom | None = None
+    written: JobStatus | None = None
 
 
 class Controller:
@@ -118,22 +128,25 @@ class Controller:
         parts, key = self._parts, taken.key
         started_s = parts.clock.monotonic_s()
         parts.metrics.observe("pagemill_operator_queue_wait_seconds", taken.waited_s)
+        made = _Made("error")
         try:
-            outcome = await self._pass(key, taken)
-            if outcome != "refused":
+            made = await self._pass(key, taken)
+            if made.outcome != "refused":
                 parts.queue.succeed(key)
         except ApiError as error:
-            outcome = await self._failed(key, error)
+            made = _Made(await self._failed(key, error))
         finally:
             parts.queue.done(key, parts.clock.monotonic_s())
-        parts.metrics.pass_over(outcome, parts.clock.monotonic_s() - started_s)
+        parts.metrics.pass_over(made.outcome, parts.clock.monotonic_s() - started_s)
         parts.wake()
+        if made.before is not None and made.written is not None:  # the job's next pass need not wait for these
+            await parts.events.tell(made.before, made.written)
 
-    async def _pass(self, key: Key, taken: Taken[Key]) -> str:
+    async def _pass(self, key: Key, taken: Taken[Key]) -> _Made:
         parts = self._parts
         seen = await parts.observer.observe(key)
         if seen is None:
-            return "gone"
+            return _Made("gone")
         plan = reconcile(seen, parts.clock.now())
         refused = await self._apply(seen, plan)
         if refused is not None:
@@ -143,7 +156,8 @@ class Controller:
             again_in_s = max(LEAST_PAUSE_S, plan.again_in_s)
             parts.queue.add_after(key, Urgency.PROGRESS, again_in_s, parts.clock.monotonic_s())
         log.debug("Made a pass", extra={"job": str(key), "actions": len(plan.actions), "written": written})
-        return "refused" if refused is not None else "changed" if plan.actions or written else "unchanged"
+        outcome = "refused" if refused is not None else "changed" if plan.actions or written else "unchanged"
+        return _Made(outcome, seen.custom, plan.status) if written else _Made(outcome)
 
     async def _apply(self, seen: Observed, plan: Plan) -> Plan | None:
         """Carry out the plan. Returns: what to say instead when the API server refuses it for good."""
@@ -173,7 +187,7 @@ class Controller:
         return Plan(status=build_status(seen, found, parts.clock.now()))
 
     async def _tell(self, seen: Observed, plan: Plan, taken: Taken[Key]) -> bool:
-        """Write the status if it is time to, then Events. Returns: whether it was written."""
+        """Write the status if it is time to. Returns: whether it was written."""
         parts, custom = self._parts, seen.custom
         waiting_s = max(taken.waited_s, parts.queue.oldest_wait_s(parts.clock.monotonic_s()))
         delay_s = parts.status.delay_s(custom, plan.status, waiting_s, parts.poller.sight(custom.uid))
@@ -184,7 +198,6 @@ class Controller:
             return False
         answer = await parts.status.write(custom, plan.status)
         parts.cache.put_custom(answer)
-        await parts.events.tell(custom, plan.status)
         if plan.status.conditions != custom.status.conditions:
             self._wake_dependents(custom)
         return True

@@ -95,8 +95,10 @@ class Kube:
     async def get(self, address: Address) -> JsonObject:
         return await self._call("GET", address)
 
-    async def list(self, address: Address, *, selector: str = "") -> AsyncIterator[JsonObject]:
-        query: dict[str, str] = {"limit": str(PAGE)}
+    async def list(
+        self, address: Address, *, selector: str = "", is_recent_enough: bool = False
+    ) -> AsyncIterator[JsonObject]:
+        query: dict[str, str] = {"resourceVersion": "0"} if is_recent_enough else {"limit": str(PAGE)}
         if selector:
             query["labelSelector"] = selector
         while True:

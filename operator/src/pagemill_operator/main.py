@@ -22,6 +22,7 @@ from pagemill_core.errors import EXIT_BUG, ClusterUnsuitableError, InvalidSpecEr
 from pagemill_operator import logs
 from pagemill_operator.assembly import Parts, Surroundings, ThreadRunner, assemble
 from pagemill_operator.cluster import PLURALS, Address, ApiError
+from pagemill_operator.external_metrics import ExternalMetrics, api_server_only
 from pagemill_operator.health import HealthServer
 from pagemill_operator.kube import Kube
 from pagemill_operator.metrics import Metrics
@@ -66,6 +67,7 @@ class Process:
             )
         )
         self._server = HealthServer(self._parts.health, metrics)
+        self._external = ExternalMetrics(self._parts.cache, self._clock)
 
     async def run(self) -> None:
         """Serve until told to stop. Raises: whatever ended any part of it."""
@@ -73,6 +75,7 @@ class Process:
         log.info("Started", extra={"port": port, "namespaces": self._settings.namespaces or "all"})
         await self._check_kinds()
         await self._resync()
+        await self._serve_external_metrics()
         works = [self._work() for _ in range(self._settings.workers)]
         tasks = [self._task(body) for body in (*works, self._resync_forever(), self._beat(), self._await_crash())]
         watching = self._task(self._watch())
@@ -85,12 +88,18 @@ class Process:
                 task.cancel()
             await asyncio.gather(*tasks, watching, return_exceptions=True)
             self._runner.close()
+            await self._external.stop()
             await self._server.stop()
             log.info("Stopped")
 
     @staticmethod
     def _task(body: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return asyncio.create_task(body)
+
+    async def _serve_external_metrics(self) -> None:
+        if self._settings.external_metrics_port:
+            context = await api_server_only(self._kube, self._settings.tls_path)
+            await self._external.start(self._settings.external_metrics_port, context)
 
     async def _check_kinds(self) -> None:
         """Both kinds must be served: with one of them missing, the watch would sit there in silence.

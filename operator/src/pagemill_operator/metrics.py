@@ -65,6 +65,9 @@ class Metrics:
     def api_call(self, verb: str, code: int) -> None:
         self.count("pagemill_operator_api_calls_total", {"verb": verb, "code": str(code)})
 
+    def store_call(self, operation: str, outcome: str) -> None:
+        self.count("pagemill_operator_store_calls_total", {"operation": operation, "outcome": outcome})
+
     def store_task(self, action: str, outcome: str) -> None:
         self.count("pagemill_operator_store_tasks_total", {"action": action, "outcome": outcome})
 

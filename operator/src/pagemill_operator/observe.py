@@ -26,6 +26,7 @@ from pagemill_operator.workloads import Workloads
 
 TROUBLE_AFTER_S = 10.0  # pods that are not ready by then are asked why
 TROUBLE_EVERY_S = 120.0  # a thousand jobs that wait for nodes would otherwise list pods all the time
+MAX_ASKING = 2  # and an API server that is slow to list would hold up the passes that do not need it
 SECRET_EVERY_S = 60.0
 MAX_WORDS_KEPT = 2000
 MAX_PODS_READ = 50
@@ -51,6 +52,7 @@ class Observer:
         self._parts = parts
         self._words: OrderedDict[str, LastWords | None] = OrderedDict()
         self._trouble: dict[str, tuple[float, str]] = {}
+        self._asking = 0
         self._secrets: dict[tuple[str, str], tuple[float, dict[str, str] | None]] = {}
 
     async def observe(self, key: Key) -> Observed | None:
@@ -100,10 +102,11 @@ class Observer:
                 self._words.popitem(last=False)
         return self._words[child.uid]
 
-    async def _pods(self, key: Key, child: Child) -> list[JsonObject]:
+    async def _pods(self, key: Key, child: Child, *, is_recent_enough: bool = False) -> list[JsonObject]:
         selector = f"batch.kubernetes.io/controller-uid={child.uid}"
         found = []
-        async for pod in self._parts.cluster.list(Address(PODS, key.namespace), selector=selector):
+        place = Address(PODS, key.namespace)
+        async for pod in self._parts.cluster.list(place, selector=selector, is_recent_enough=is_recent_enough):
             found.append(pod)
             if len(found) >= MAX_PODS_READ:
                 break
@@ -118,9 +121,14 @@ class Observer:
         asked_s, known = self._trouble.get(stuck.owner_uid, (now_s - TROUBLE_EVERY_S + TROUBLE_AFTER_S, ""))
         if stuck.owner_uid in self._trouble and now_s - asked_s < TROUBLE_EVERY_S:
             return known
-        if now_s - stuck.seen_s < TROUBLE_AFTER_S:
+        if now_s - stuck.seen_s < TROUBLE_AFTER_S or self._asking >= MAX_ASKING:
             return known
-        said = next((text for pod in await self._pods(key, stuck) if (text := _why_not_running(pod))), "")
+        self._asking += 1
+        try:
+            pods = await self._pods(key, stuck, is_recent_enough=True)
+        finally:
+            self._asking -= 1
+        said = next((text for pod in pods if (text := _why_not_running(pod))), "")
         self._trouble[stuck.owner_uid] = (now_s, said)
         return said
 

@@ -32,6 +32,12 @@ class OperatorSettings(BaseSettings):
     store_threads: int = Field(default=32, ge=1, le=256, description="object stores asked at once")
     resync_every_s: float = Field(default=30.0, gt=0, description="seconds between complete lists of jobs and pods")
     port: int = Field(default=8080, ge=0, le=65535, description="port of /metrics, /healthz and /readyz; 0: any free")
+    external_metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="port of the external metrics that autoscalers ask for; 0: none"
+    )
+    tls_path: Path = Field(
+        default=Path("/var/run/pagemill/tls"), description="folder with tls.crt and tls.key, for external metrics"
+    )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(default="INFO", description="least level logged")
 
     @property

@@ -87,7 +87,7 @@ def next_steps(job: JobView) -> list[str]:
 
 
 def _under_way(job: JobView) -> list[str]:
-    steps = [f"`pagemill logs {job} -f`", f"`pagemill suspend {job}`"]
+    steps = [f"`pagemill logs {job.words} -f`", f"`pagemill suspend {job.words}`"]
     if job.status.phase == "Queued":
         steps.insert(0, f"`kubectl get workloads -n {job.namespace}` says why queue {job.queue} keeps it waiting")
     return steps
@@ -104,10 +104,10 @@ def _complete(job: JobView) -> list[str]:
 def _stopped(job: JobView, reason: str) -> list[str]:
     if reason == Reason.SUSPENDED_BY_USER:
         if job.suspend:
-            return [f"`pagemill resume {job}`"]
-        return [f"`kubectl scale {job} -n {job.namespace} --replicas=4`"]
+            return [f"`pagemill resume {job.words}`"]
+        return [f"`kubectl scale {job.words} --replicas=4`"]
     if reason in _ADVICE:
-        return [_ADVICE[reason].format(job=job, namespace=job.namespace, output=job.output_uri)]
+        return [_ADVICE[reason].format(job=job.words, namespace=job.namespace, output=job.output_uri)]
     return ["mend what the message names, then `pagemill submit` the file again: finished pages are kept"]
 
 

@@ -41,6 +41,11 @@ class JobView:
         """Whether the status is about the spec as it is now."""
         return self.status.observed_generation == self.generation
 
+    @property
+    def words(self) -> str:
+        """The job as an argument of a command, whatever namespace the context has."""
+        return f"{self} -n {self.namespace}"
+
     def __str__(self) -> str:
         return f"{self.kind.lower()}/{self.name}"
 

@@ -83,7 +83,7 @@ def _add_counts(grid: Table, job: JobView, now: dt.datetime) -> None:
         if items.already_done:
             grid.add_row("", f"{items.already_done:,} more were done by earlier runs")
     if status.shards is not None:
-        retried = f", {status.shards.failed:,} not yet" if status.shards.failed else ""
+        retried = f", {status.shards.failed:,} failed so far" if status.shards.failed else ""
         grid.add_row("Shards", f"{status.shards.succeeded:,}/{status.shards.total:,}{retried}")
     for child in status.jobs:
         wave = f" wave {child.wave}" if child.wave else ""

@@ -46,7 +46,13 @@ def suspend(
     ended = ending_of(before)
     is_over = ended is not None and (ended.exit_status == 0 or before.status.is_true("Failed"))
     note = "it had come to an end before" if is_over else "pods finish their page and stop"
-    _tell(after, "was suspended already" if before.suspend else "suspended", note, output, f"pagemill resume {after}")
+    _tell(
+        after,
+        "was suspended already" if before.suspend else "suspended",
+        note,
+        output,
+        f"pagemill resume {after.words}",
+    )
 
 
 def resume(
@@ -69,10 +75,10 @@ def resume(
         after = jobs.set_suspend(before, False)
     if after.parallelism == 0:
         word, note = "stays paused", "workers.parallelism is 0"
-        _tell(after, word, note, output, f"kubectl scale {after} -n {after.namespace} --replicas=4")
+        _tell(after, word, note, output, f"kubectl scale {after.words} --replicas=4")
         return
     word = "resumed" if before.suspend else "was not suspended"
-    _tell(after, word, "", output, f"pagemill status {after} -n {after.namespace} --watch")
+    _tell(after, word, "", output, f"pagemill status {after.words} --watch")
 
 
 def cancel(

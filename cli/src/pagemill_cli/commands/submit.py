@@ -96,13 +96,12 @@ def _tell(jobs: Jobs, done: list[Submitted], *, dry_run: bool, is_watched: bool)
         where = f"namespace {one.job.namespace}, context {jobs.context}"
         console.print(f"[bold]{escape(str(one.job))}[/] {word} in {escape(where)}", highlight=False)
         if not dry_run and not is_watched:
-            here = f"-n {one.job.namespace}"
             say_next(
                 console,
                 [
-                    f"pagemill status {one.job} {here} --watch",
-                    f"pagemill logs {one.job} {here} --follow",
-                    f"kubectl get pagemill {here} -w",
+                    f"pagemill status {one.job.words} --watch",
+                    f"pagemill logs {one.job.words} --follow",
+                    f"kubectl get pagemill -n {one.job.namespace} -w",
                 ],
             )
 

@@ -21,14 +21,18 @@ PROMPT_SEGMENTS = 30  # so many open ones are all looked at in every poll: their
 
 
 class _Segment:
-    """One segment's share of the count. `idle` polls in a row found nothing; it is looked at less often then."""
+    """One segment's share of the count. `idle` polls in a row found nothing; it is looked at less often then.
+
+    `markers` are kept as they were read: parsed they would take seven times the room, in a process that watches many
+    runs at once.
+    """
 
     __slots__ = ("done", "idle", "markers", "size")
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.done: set[int] = set()
-        self.markers: list[Marker] = []
+        self.markers: list[bytes] = []
         self.idle = 0
 
 
@@ -107,13 +111,15 @@ class Tracker:
         return self._open
 
     def _look(self, number: int, segment: _Segment) -> bool:
-        new = [marker for shard in self._candidates(number, segment) if (marker := self._read(shard)) is not None]
-        for marker in new:
+        found = {shard: self._writer.get(self._layout.marker(shard)) for shard in self._candidates(number, segment)}
+        new = [(self._parsed(shard, blob.data), blob.data) for shard, blob in found.items() if blob is not None]
+        for marker, data in new:
             segment.done.add(marker.shard)
-            segment.markers.append(marker)
+            segment.markers.append(data)
             self._count(marker)
         if len(segment.done) == segment.size:
-            write_rollup(self._writer, self._layout, number, segment.markers)
+            markers = (Marker.from_bytes(data, self._layout.rollup(number)) for data in segment.markers)
+            write_rollup(self._writer, self._layout, number, markers)
             del self._open[number]
         return bool(new)
 
@@ -125,10 +131,8 @@ class Tracker:
         infos = self._writer.listing(prefix)
         return sorted({keys.shard_of(info.key) for info in infos} - segment.done)
 
-    def _read(self, shard: int) -> Marker | None:
-        key = self._layout.marker(shard)
-        blob = self._writer.get(key)
-        return None if blob is None else Marker.from_bytes(blob.data, key)
+    def _parsed(self, shard: int, data: bytes) -> Marker:
+        return Marker.from_bytes(data, self._layout.marker(shard))
 
     def _count(self, marker: Marker) -> None:
         self._shards_done += 1

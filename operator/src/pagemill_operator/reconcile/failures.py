@@ -64,14 +64,21 @@ def verdict_on(seen: Observed, child: Child) -> Verdict:
 def failed_child(seen: Observed, child: Child, wanted: Callable[[], JsonObject]) -> Situation:
     """Tell why `child` failed; take it away when it is time to try `wanted`, what would be made now, in its place."""
     verdict = verdict_on(seen, child)
-    found = _tell(child, verdict)
+    is_edited = wanted()["metadata"]["annotations"][HASH_ANNOTATION] != child.hash
+    # What was edited is not told as failed for even a moment: somebody may be waiting for the end of the edited job.
+    found = _try_again(child) if is_edited else _tell(child, verdict)
     if child.is_deleting:
         return found
-    is_edited = wanted()["metadata"]["annotations"][HASH_ANNOTATION] != child.hash
     wait_s = child.seen_s + seen.config.limits.retry_failed_after_s - seen.now_s
     if is_edited or (not verdict.is_final and wait_s <= 0):
         return found.doing(DeleteJob(child.name, child.uid))
     return found if verdict.is_final else found.doing(again_in_s=wait_s)
+
+
+def _try_again(child: Child) -> Situation:
+    tell = {PodStep.PLAN: say.planning, PodStep.FINALIZE: say.finalizing}.get(child.step)
+    words = "edited since it failed; tried again"
+    return say.running(message=words) if tell is None else tell(words)
 
 
 def _tell(child: Child, verdict: Verdict) -> Situation:

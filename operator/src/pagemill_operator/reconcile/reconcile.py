@@ -15,7 +15,7 @@ from pagemill_operator.objects import Custom
 from pagemill_operator.reconcile import situation as say
 from pagemill_operator.reconcile.accept import refusal
 from pagemill_operator.reconcile.observed import DependencyState, Observed, is_paused
-from pagemill_operator.reconcile.plan import Adopt, ChangeEntry, DeleteJob, DeleteSelf, Look, Plan, StartWave
+from pagemill_operator.reconcile.plan import Adopt, ApplyJob, ChangeEntry, DeleteJob, DeleteSelf, Look, Plan, StartWave
 from pagemill_operator.reconcile.situation import Situation
 from pagemill_operator.reconcile.status import build_status
 from pagemill_operator.reconcile.steps import look_at, open_run, over_run, pause
@@ -24,6 +24,7 @@ from pagemill_operator.store_view import StoreProblem, StoreView
 ASK_AGAIN_S = 15.0  # a store that does not answer; its endpoint's breaker keeps many jobs from asking at once
 ASK_FINAL_AGAIN_S = 60.0  # a store that refuses: somebody has to grant or change something
 ASK_BUSY_AGAIN_S = 5.0  # mostly a job that was deleted and applied again, whose old pods are on their way out
+MADE_PASS_S = 3.0  # a new Job that stays as it was made brings no news: in a queue, or beyond a quota
 RENEW_LOOK_S = 120.0  # under the 180 s after which the ledger entry is to be renewed
 
 
@@ -37,6 +38,8 @@ def reconcile(seen: Observed, now: dt.datetime) -> Plan:
     if found is None:  # a new operator: what its predecessor said stands until it has looked for itself
         look = Plan(status=seen.custom.status, actions=(look_at(seen, seen.custom.status.run or ""),))
         return _with_one_store_action(look, is_busy=seen.sight.is_busy)
+    if any(isinstance(action, ApplyJob) for action in found.actions):
+        found = found.doing(again_in_s=MADE_PASS_S)
     plan = Plan(status=build_status(seen, found, now), actions=found.actions, again_in_s=found.again_in_s)
     return _with_one_store_action(plan, is_busy=seen.sight.is_busy)
 

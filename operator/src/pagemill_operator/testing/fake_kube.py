@@ -41,7 +41,9 @@ class FakeKube:
         self._called("get", address)
         return copy.deepcopy(self._existing(address))
 
-    async def list(self, address: Address, *, selector: str = "") -> AsyncIterator[JsonObject]:
+    async def list(
+        self, address: Address, *, selector: str = "", is_recent_enough: bool = False
+    ) -> AsyncIterator[JsonObject]:
         self._called("list", address)
         wanted = dict(part.split("=", 1) for part in selector.split(",") if part)
         for body in [copy.deepcopy(body) for body in self._collection(address)]:
