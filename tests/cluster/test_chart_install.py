@@ -44,7 +44,9 @@ class Release:
         self.namespace = f"team-{secrets.token_hex(4)}"
         self.program = program
         self.cluster = cluster
+        # HOME too: Helm would else keep what it discovers of a cluster in the folder it is started from.
         self._homes = {f"HELM_{name}_HOME": str(folder / name) for name in ("CACHE", "CONFIG", "DATA")}
+        self._homes["HOME"] = str(folder)
 
     def helm(self, *words: str | Path) -> str:
         options = (f"--kubeconfig={self.cluster.kubeconfig}", f"--namespace={self.namespace}")

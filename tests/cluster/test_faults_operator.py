@@ -18,20 +18,20 @@ from pagemill_core.testing import ocr_pages
 pytestmark = [pytest.mark.cluster, pytest.mark.node, pytest.mark.s3, pytest.mark.timeout(1800)]
 
 CONVERGED_S = 30.0
-# Kills, and pages enough that the job outlasts them.
-SIZES = {"short": (15, 1800), "long": (100, 6000)}
+# Kills, and pages and pods such that the job outlasts them: a pod reads up to fifteen of these pages a second.
+SIZES = {"short": (15, 1800, 2), "long": (100, 8000, 1)}
 REPORT = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "chaos-cluster.json"
 
 
 def test_operator_killed_at_random_moments_loses_nothing(
     stage: Stage, chaos_length: Literal["short", "long"], tmp_path: Path
 ) -> None:
-    kills, pages = SIZES[chaos_length]
+    kills, pages, parallelism = SIZES[chaos_length]
     ids = [f"page_{number:04}" for number in range(pages)]
     note = ocr_pages.note(1).as_bytes()
     stage.put_pages({f"{name}.png": note for name in ids})
     job = stage.job(engine={"name": "tesseract", "languages": ["en"]}, sharding={"itemsPerShard": pages // 200})
-    job["spec"]["workers"]["parallelism"] = 2
+    job["spec"]["workers"]["parallelism"] = parallelism
     rng = random.Random(15)
     with faults.status_log(stage) as log:
         stage.apply(job)
