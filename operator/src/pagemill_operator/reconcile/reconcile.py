@@ -40,7 +40,11 @@ def reconcile(seen: Observed, now: dt.datetime) -> Plan:
         return _with_one_store_action(look, is_busy=seen.sight.is_busy)
     if any(isinstance(action, ApplyJob) for action in found.actions):
         found = found.doing(again_in_s=MADE_PASS_S)
-    plan = Plan(status=build_status(seen, found, now), actions=found.actions, again_in_s=found.again_in_s)
+    status = build_status(seen, found, now)
+    again_in_s = found.again_in_s
+    if status.is_true(ConditionType.COMPLETE):  # its own write may be the last news of it: come back for its time to live
+        again_in_s = _time_to_live_s(seen.custom)
+    plan = Plan(status=status, actions=found.actions, again_in_s=again_in_s)
     return _with_one_store_action(plan, is_busy=seen.sight.is_busy)
 
 
@@ -62,14 +66,17 @@ def _is_settled(custom: Custom) -> bool:
 
 def _finished_plan(seen: Observed, now: dt.datetime) -> Plan:
     """A complete job: kept until its time has passed."""
-    status, job = seen.custom.status, seen.custom.job
-    ttl_s = None if job is None else job.spec.ttl_seconds_after_finished
+    status, ttl_s = seen.custom.status, _time_to_live_s(seen.custom)
     if ttl_s is None or status.completion_time is None:
         return Plan(status=status)
     left_s = ttl_s - (now - status.completion_time).total_seconds()
     if left_s > 0:
         return Plan(status=status, again_in_s=left_s)
     return Plan(status=status, actions=(DeleteSelf(seen.custom.uid),))
+
+
+def _time_to_live_s(custom: Custom) -> float | None:
+    return None if custom.job is None else custom.job.spec.ttl_seconds_after_finished
 
 
 def _situation(seen: Observed) -> Situation | None:
