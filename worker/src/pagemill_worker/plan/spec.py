@@ -38,8 +38,15 @@ class SpecContext:
 
 
 def from_spec(job: OcrJob, context: SpecContext) -> PlanRequest:
-    """The planner's request for a job. Raises: InvalidSpecError when results would be read as pages later."""
+    """The planner's request for a job.
+
+    Raises: InvalidSpecError when results would be read as pages later, or for stages, which nothing runs yet.
+    """
     spec = job.spec
+    if spec.effective_stages:
+        raise InvalidSpecError(
+            "spec.stages: this release runs its own stages only, and sizes them itself", advice="remove spec.stages"
+        )
     sharding = spec.effective_sharding
     seconds = context.measured_seconds_per_item
     return PlanRequest(
