@@ -42,7 +42,7 @@ def reconcile(seen: Observed, now: dt.datetime) -> Plan:
         found = found.doing(again_in_s=MADE_PASS_S)
     status = build_status(seen, found, now)
     again_in_s = found.again_in_s
-    if status.is_true(ConditionType.COMPLETE):  # its own write may be the last news of it: come back for its time to live
+    if status.is_true(ConditionType.COMPLETE):  # its own write may be the last news of it
         again_in_s = _time_to_live_s(seen.custom)
     plan = Plan(status=status, actions=found.actions, again_in_s=again_in_s)
     return _with_one_store_action(plan, is_busy=seen.sight.is_busy)
