@@ -105,6 +105,7 @@ def _work_table(wanted: Sizes, idle: Figures, steady: Steady) -> Table:
         ["pods in all", f"{wanted.jobs * (2 + steady_pods(wanted)):,}"],
         ["commits", f"{len(ages):,}"],
         ["commit to status, median, p99 and most, s", _joined([parts.middle(ages), percentile(ages, 0.99), ages[-1]])],
+        ["commits later than the player meant them, p99, s", f"{percentile(steady.lateness_s, 0.99):.2f}"],
         ["API writes by the operator's count and by the audit log", f"{steady.writes:,}, {steady.audited:,}"],
         ["API writes for each job", f"{steady.writes / wanted.jobs:.1f}"],
         ["seconds at work of a job, mean", f"{steady.active_s / wanted.jobs:.0f}"],

@@ -119,9 +119,13 @@ def pairs(stage: Stage, sizes: Sizes) -> dict[str, list[Figures]]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Steady:
-    """What was seen while all jobs were at work. `audited` are the same writes as the API server counted them."""
+    """What was seen while all jobs were at work. `audited` are the same writes as the API server counted them.
+
+    `lateness_s` are of the player's commits: far above 0, the player would be what is measured.
+    """
 
     staleness_s: Sequence[float]
+    lateness_s: Sequence[float]
     peak_rss_mib: Sequence[float]
     writes: int
     audited: int
@@ -152,9 +156,11 @@ def steady(stage: Stage, operator: Operator, sizes: Sizes, names: Sequence[str])
     stories = stage.stories.among(names)
     after_cpu = stage.cpu_s()
     spent = {name: seconds - before_cpu.get(name, 0.0) for name, seconds in after_cpu.items()}
-    commits = read_commits(stage.journal.read_text(encoding="utf-8").splitlines())
+    journal = stage.journal.read_text(encoding="utf-8").splitlines()
+    commits = read_commits(journal)
     return Steady(
         staleness_s=sorted(age for story in stories for age in staleness_s(story, commits[story.uid])),
+        lateness_s=sorted(float(line.split()[2]) for line in journal),
         peak_rss_mib=[*peaks, operator.memory_mib("VmHWM")],
         writes=writes + operator.writes(),
         audited=stage.audited_writes() - before_audit,

@@ -2,7 +2,8 @@
 
 Layer: `benchmarks.scale`. Pretended nodes start pods; this does what a worker would do to the output, takes as long as
 the pod's annotation says, and reports that the pod succeeded. Pods of bare Jobs write one object a shard and take as
-long. Standard input brings `PlayerWork`; each commit is a line of the journal.
+long. Standard input brings `PlayerWork`; each commit is a line of the journal: the job's uid, when it was, and by how
+many seconds that was later than the pod's time would have it.
 """
 
 from __future__ import annotations
@@ -140,7 +141,8 @@ class Player:
             if ended is not None:
                 self._report(part, ended.code, ended.words)
                 return True
-            self._journal.write(f"{part.task.owner} {time.time():.3f}\n")
+            late_s = time.monotonic() - part.due_s(piece)
+            self._journal.write(f"{part.task.owner} {time.time():.3f} {late_s:.3f}\n")
             if piece < part.pieces:
                 return False
 

@@ -24,7 +24,7 @@ class Sizes:
     rate: float = 4.0
     starts: int = 3
     pairs: Plan = Plan(size=40, pairs=5, warm_size=8)
-    steady: Shape = Shape(play=Play(plan_s=5, work_s=120, finalize_s=5, shards=16), parallelism=2)
+    steady: Shape = Shape(play=Play(plan_s=5, work_s=200, finalize_s=5, shards=16), parallelism=2)
     storm: Shape = Shape(play=Play(plan_s=1, work_s=2, finalize_s=1, shards=8), parallelism=2)
     kill_after_s: float = 5.0
     edit_every_s: float = 5.0

@@ -108,6 +108,6 @@ def read_commits(lines: Iterable[str]) -> Mapping[str, list[float]]:
     """Times of commits by job's uid, from the player's journal."""
     found: dict[str, list[float]] = {}
     for line in lines:
-        uid, _, at = line.partition(" ")
+        uid, at, _ = line.split()
         found.setdefault(uid, []).append(float(at))
     return found

@@ -39,7 +39,7 @@ def test_commit_that_no_status_ever_counted_is_an_error() -> None:
 
 
 def test_commits_are_told_apart_by_job() -> None:
-    assert read_commits(["a 1.5", "b 2.0", "a 2.5"]) == {"a": [1.5, 2.5], "b": [2.0]}
+    assert read_commits(["a 1.5 0.0", "b 2.0 0.1", "a 2.5 0.0"]) == {"a": [1.5, 2.5], "b": [2.0]}
 
 
 def test_story_tells_when_each_generation_was_answered() -> None:
