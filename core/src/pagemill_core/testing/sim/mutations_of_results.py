@@ -119,7 +119,8 @@ def open_segment_folded() -> Iterator[Any]:
     def mutant(self: Tracker, number: int, segment: Any) -> bool:
         found = look(self, number, segment)
         if found and number in self._open:
-            rollup.write_rollup(self._writer, self._layout, number, segment.markers)
+            markers = [Marker.from_bytes(data, "") for data in segment.markers]
+            rollup.write_rollup(self._writer, self._layout, number, markers)
         return found
 
     yield _in(Tracker, "_look", mutant)
