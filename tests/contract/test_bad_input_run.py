@@ -5,18 +5,15 @@ Never a traceback, and nothing lost: what was there before stays, what can be re
 
 from __future__ import annotations
 
-import hashlib
-import http.server
 import json
-import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
-from urllib.parse import unquote
+from typing import Any
 
 import pytest
 
 from pagemill_cli.testing.command import Told, run_command, s3_environment
+from pagemill_cli.testing.forgetful_s3 import forgetful_s3
 from pagemill_cli.testing.ocr_job import OcrJobFile, OcrResults
 from pagemill_core.clock import SystemClock
 from pagemill_core.storage.folder import FolderStore
@@ -175,68 +172,19 @@ def test_endpoint_that_does_not_answer_is_named(
     check_refusal(told, 75, "StoreUnavailable: ", f"127.0.0.1:{port}", "→ ")
 
 
-class ForgetfulS3(http.server.BaseHTTPRequestHandler):
-    """An S3 server that knows nothing of conditions: every write succeeds."""
-
-    protocol_version = "HTTP/1.1"
-    objects: ClassVar[dict[str, bytes]] = {}
-
-    def do_PUT(self) -> None:
-        data = self.rfile.read(int(self.headers["Content-Length"]))
-        self.objects[unquote(self.path)] = data
-        self._answer(200, b"", data)
-
-    def do_GET(self) -> None:
-        path, _, query = self.path.partition("?")
-        if "list-type" in query:
-            self._answer(200, b'<?xml version="1.0"?><ListBucketResult></ListBucketResult>', b"")
-            return
-        data = self.objects.get(unquote(path))
-        self._answer(404 if data is None else 200, data or b"<Error><Code>NoSuchKey</Code></Error>", data or b"")
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_DELETE(self) -> None:
-        self.objects.pop(unquote(self.path), None)
-        self._answer(204, b"", b"")
-
-    def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
-
-    def _answer(self, status: int, body: bytes, data: bytes) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()[:32]}"')
-        self.send_header("Last-Modified", "Thu, 01 Jan 2026 00:00:00 GMT")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-
-@pytest.fixture
-def forgetful_endpoint() -> Iterator[str]:
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), ForgetfulS3)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    thread.join()
-    server.server_close()
-
-
 def test_store_without_conditional_writes_is_refused_before_anything_is_committed(
-    tmp_path: Path, forgetful_endpoint: str
+    tmp_path: Path,
 ) -> None:
-    environment = {
-        "PAGEMILL_S3_ENDPOINT": forgetful_endpoint,
-        "PAGEMILL_S3_ACCESS_KEY": "any",
-        "PAGEMILL_S3_SECRET_KEY": "any",
-    }
-    told = s3_job(tmp_path, "s3://pages/out", environment).run()
+    objects: dict[str, bytes] = {}
+    with forgetful_s3(objects) as endpoint:
+        environment = {
+            "PAGEMILL_S3_ENDPOINT": endpoint,
+            "PAGEMILL_S3_ACCESS_KEY": "any",
+            "PAGEMILL_S3_SECRET_KEY": "any",
+        }
+        told = s3_job(tmp_path, "s3://pages/out", environment).run()
     check_refusal(told, 76, "StoreUnsuitable: ", "s3://pages/out", "→ ", "conditional writes")
-    assert [path for path in ForgetfulS3.objects if "/commit/" in path or "ocr_results" in path] == []
+    assert [path for path in objects if "/commit/" in path or "ocr_results" in path] == []
 
 
 @pytest.mark.s3

@@ -25,6 +25,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from pagemill_cli.local.run import open_ledger
 from pagemill_cli.main import main
+from pagemill_cli.testing.command import Told
 from pagemill_core.clock import SystemClock
 from pagemill_core.storage.folder import FolderStore
 from pagemill_core.storage.store import ObjectStore
@@ -34,19 +35,6 @@ from pagemill_core.work.ledger import WorkRequest
 
 PAGEMILL = str(Path(sys.executable).parent / "pagemill")
 TIMEOUT_S = 200
-
-
-@dataclass(frozen=True)
-class Told:
-    """What a command said."""
-
-    status: int
-    out: str
-    err: str
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.out)
 
 
 @dataclass

@@ -51,9 +51,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
 
 @contextmanager
-def forgetful_s3() -> Iterator[str]:
-    """Run such a server on loopback. Yields: its address."""
-    handler = type("Handler", (_Handler,), {"objects": {}})
+def forgetful_s3(objects: dict[str, bytes] | None = None) -> Iterator[str]:
+    """Run such a server on loopback, over `objects` by path where they are given. Yields: its address."""
+    handler = type("Handler", (_Handler,), {"objects": {} if objects is None else objects})
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
