@@ -457,12 +457,11 @@ VECTORS = {
     ("document", "status", "want"),
     [
         (job(suspend=True), 75, "spec.suspend is true"),
-        (VECTORS, 78, "EmbeddingJob vectors"),
         (job(source={"manifest": {"uri": "absent.csv"}}), 65, "absent.csv"),
         (job(engine={"name": "tesseract", "languages": ["zu"]}), 69, "zu"),
         (job(colour="red"), 78, "spec.colour"),
     ],
-    ids=["suspended", "embedding-job", "no-manifest", "no-such-language", "unknown-field"],
+    ids=["suspended", "no-manifest", "no-such-language", "unknown-field"],
 )
 def test_run_that_cannot_be_done_says_why_in_its_exit_status(
     shell: Shell, document: dict[str, Any], status: int, want: str

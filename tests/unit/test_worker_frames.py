@@ -54,9 +54,17 @@ def test_frames_of_a_stranger_are_refused_without_reading_on() -> None:
 def test_frames_that_are_no_object_are_refused() -> None:
     body = json.dumps([1, 2]).encode()
     with pytest.raises(ValueError, match="no object"):
-        list(frames.Decoder().feed(struct.pack("<I", len(body)) + body))
+        list(frames.Decoder().feed(struct.pack("<II", len(body), 0) + body))
 
 
 def test_frames_hold_no_numbers_that_json_cannot_say() -> None:
     with pytest.raises(ValueError, match="Out of range"):
         frames.encode({"confidence": float("nan")})
+
+
+def test_frames_carry_bytes_beside_their_message() -> None:
+    stream = frames.encode({"end": 1}, b"\x00\xff" * 5) + frames.encode({"end": 2})
+    first, second = frames.Decoder().feed(stream)
+    assert first == {"end": 1, frames.DATA: b"\x00\xff" * 5}
+    assert second == {"end": 2}
+    assert frames.read(io.BytesIO(stream)) == first

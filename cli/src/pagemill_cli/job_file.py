@@ -12,13 +12,11 @@ from pydantic import SecretStr
 
 from pagemill_cli.settings import CliSettings
 from pagemill_core.api.load import read_jobs as parse_jobs
-from pagemill_core.api.v1alpha1 import EmbeddingJob, OcrJob
+from pagemill_core.api.v1alpha1 import Job
 from pagemill_core.errors import InvalidSpecError
 from pagemill_core.storage.s3_settings import S3Settings
 from pagemill_core.work.pod import s3_settings
 from pagemill_worker.environment import JobEnvironment
-
-Job = OcrJob | EmbeddingJob
 
 
 def read_jobs(path: str) -> tuple[list[Job], list[str], Path]:
@@ -55,12 +53,7 @@ def store_settings(job: Job, settings: CliSettings) -> S3Settings:
 
 
 def environment_of(job: Job, base: Path, settings: CliSettings, api_key: str = "") -> JobEnvironment:
-    """The environment of an OcrJob on this machine. Raises: InvalidSpecError for a kind that cannot run here yet."""
-    if not isinstance(job, OcrJob):
-        raise InvalidSpecError(
-            f"{job.kind} {job.metadata.name}: `pagemill run` does OcrJobs; EmbeddingJobs cannot be run yet",
-            advice="the file is valid; keep it for a release that runs EmbeddingJobs",
-        )
+    """The environment of a job on this machine."""
     return JobEnvironment(
         job=job,
         base=base,

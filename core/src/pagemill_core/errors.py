@@ -31,6 +31,13 @@ it with the classes and with docs/operations/errors.md.
     │     ├─ FetchFailed                 the item could not be read where its URI points
     │     ├─ ForbiddenAddress            the item's URL points to an address that is not allowed
     │     ├─ EngineFailed                the engine raised on this item
+    │     ├─ EncoderFailed               the encoder gave no usable row: not finite, or without length
+    │     ├─ TextTooLong                 the text has more tokens than the model reads
+    │     ├─ BookMissing                 the listed book has no folder
+    │     ├─ BookEmpty                   the book's folder holds no page
+    │     ├─ BookPagesFailed             pages of the book failed, and the job wants whole books
+    │     ├─ RowUnusable                 the source's own row holds nothing to encode
+    │     ├─ PartUnreadable              a file of the data set cannot be read, so its rows are not known
     │     ├─ ReplyRejected               a remote model's answer cannot be used
     │     ├─ ItemTimeout                 the item took longer than its limit
     │     ├─ ItemKilledWorker            the item was in flight each time its process died
@@ -208,6 +215,34 @@ class ForbiddenAddress(ItemError):
 
 class EngineFailed(ItemError):
     """The engine raised on this item; the message ends in a digest of the traceback."""
+
+
+class EncoderFailed(ItemError):
+    """The encoder gave no usable row: a value that is not finite, or no length where rows are scaled."""
+
+
+class TextTooLong(ItemError):
+    """The text has more tokens than the model reads, and the job says `onTooLong: fail`."""
+
+
+class BookMissing(ItemError):
+    """The listed book has no folder below the source."""
+
+
+class BookEmpty(ItemError):
+    """The book's folder holds no page."""
+
+
+class BookPagesFailed(ItemError):
+    """Pages of the book failed; the message names every one of them."""
+
+
+class RowUnusable(ItemError):
+    """The source's own row holds nothing to encode: no address, no text, or a status that is not success."""
+
+
+class PartUnreadable(ItemError):
+    """A file of the data set cannot be read, so its rows are not known."""
 
 
 class ReplyRejected(ItemError):

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import SecretStr
 
-from pagemill_core.api.v1alpha1 import OcrJob
+from pagemill_core.api.v1alpha1 import Job
+from pagemill_core.api.v1alpha1.base import ApiModel
 from pagemill_core.clock import Clock, SystemClock
 from pagemill_core.errors import InvalidSpecError
 from pagemill_core.storage.open import open_store, split_uri
@@ -28,6 +29,7 @@ from pagemill_worker.fetch.objects import ObjectFetcher
 from pagemill_worker.fetch.recent import RecentFetcher
 from pagemill_worker.fetch.source import SourceFetcher
 
+_Part = TypeVar("_Part", bound=ApiModel)
 KEEP_BYTES = 64 << 20  # of recent files, for the pages of one
 
 
@@ -41,7 +43,7 @@ class JobEnvironment:
     called and costs here.
     """
 
-    job: OcrJob
+    job: Job
     base: Path
     s3: S3Settings
     api_key: SecretStr = field(default=SecretStr(""), repr=False)
@@ -57,18 +59,25 @@ class JobEnvironment:
         path = Path(uri)
         return str(path if path.is_absolute() else self.base / path)
 
-    def absolute_job(self) -> OcrJob:
+    def absolute_job(self) -> Job:
         """The job with the URIs of its source and output made absolute; for reading, never for its work key."""
         spec = self.job.spec
-        source = spec.source
-        if source.manifest is not None:
-            uri = self.absolute(source.manifest.uri)
-            source = source.model_copy(update={"manifest": source.manifest.model_copy(update={"uri": uri})})
-        elif source.images is not None:
-            uri = self.absolute(source.images.uri)
-            source = source.model_copy(update={"images": source.images.model_copy(update={"uri": uri})})
-        output = spec.output.model_copy(update={"uri": self.absolute(spec.output.uri)})
-        return self.job.model_copy(update={"spec": spec.model_copy(update={"source": source, "output": output})})
+        given = {
+            "source": self._absolute_fields(spec.source),
+            "output": spec.output.model_copy(update={"uri": self.absolute(spec.output.uri)}),
+        }
+        return self.job.model_copy(update={"spec": spec.model_copy(update=given)})
+
+    def _absolute_fields(self, part: _Part) -> _Part:
+        """`part` of a spec with every URI in it made absolute."""
+        update: dict[str, object] = {}
+        for name in type(part).model_fields:
+            value = getattr(part, name)
+            if isinstance(value, ApiModel):
+                update[name] = self._absolute_fields(value)
+            elif isinstance(value, str) and (name == "uri" or name.endswith("_uri") or name == "annotations"):
+                update[name] = self.absolute(value)
+        return part.model_copy(update=update)
 
     def open_output(self) -> ObjectStore:
         """The store rooted at the job's output."""

@@ -35,6 +35,7 @@ class PlannedItem:
     PDF or multi-page TIFF from 0 (None: the file is the item). `size_bytes` and `version` (etag, or size and mtime)
     are what the planner saw, None where it did not look; then `earlier_version` is what an earlier run read, if any
     did, and an item that still has it is skipped. `columns` are the source's own further columns.
+    `input` is what a runner needs besides the URI: a text, or where in an archive a member lies.
     `failure` is set when the plan itself already knows that the item cannot be done (UnsafeId, DuplicateId).
     """
 
@@ -47,11 +48,13 @@ class PlannedItem:
     columns: Mapping[str, Scalar] = field(default_factory=dict)
     failure: ItemFailure | None = None
     earlier_version: str | None = None
+    input: Mapping[str, Scalar] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class ItemResult:
-    """How an item ended. `payload` is the engine's result (JSON-able) when it succeeded, else None."""
+    """How an item ended. `payload` is the engine's result (JSON-able) when it succeeded, else None; `data` are the
+    bytes that go with it (an encoder's rows), None where there are none."""
 
     item: PlannedItem
     status: Status
@@ -59,3 +62,4 @@ class ItemResult:
     failure: ItemFailure | None = None
     seconds: Mapping[str, float] = field(default_factory=dict)
     version_read: str | None = None
+    data: bytes | None = field(default=None, repr=False)

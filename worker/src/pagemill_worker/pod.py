@@ -1,4 +1,4 @@
-"""One pod's step of an OcrJob: plan, work on an index of a wave, or finalize.
+"""One pod's step of a job: plan, work on an index of a wave, or finalize.
 
 Layer: the worker's top, below `main`. Told by a `PodTask`; answers by returning whether it did everything it was asked.
 """
@@ -17,7 +17,6 @@ from pathlib import Path
 from pydantic import SecretStr
 
 from pagemill_core.api.load import load_jobs
-from pagemill_core.api.v1alpha1 import OcrJob
 from pagemill_core.api.workkey import work_key
 from pagemill_core.clock import iso
 from pagemill_core.errors import IntegrityError, InvalidSpecError, OutputBusyError, RetriableError
@@ -34,13 +33,12 @@ from pagemill_core.work.tracker import Tracker
 from pagemill_core.work.usage import UsageReader
 from pagemill_core.work.waves import read_wave, shards_of_index
 from pagemill_worker.environment import JobEnvironment
-from pagemill_worker.finalize.open import open_kind
+from pagemill_worker.kinds import JobKind, kind_of
 from pagemill_worker.machine import machine, rss_bytes
 from pagemill_worker.metrics import WorkerMetrics
-from pagemill_worker.ocr.job import checked_adapter, engine_settings
 from pagemill_worker.plan.job import PlanCaller, plan_job
 from pagemill_worker.work.pool import Pool
-from pagemill_worker.work.step import MEMORY_SHARE, Listeners, UsageClock, WorkOptions, pool_settings, work_step
+from pagemill_worker.work.step import MEMORY_SHARE, Listeners, UsageClock, WorkOptions, work_step
 
 LEDGER_EVERY_S = 10.0
 
@@ -82,7 +80,7 @@ class Pod:
         if adoption.held.run != self.task.run or adoption.held.entry.epoch != self.task.epoch:
             raise OutputBusyError(f"run {self.task.run} is no longer the one to plan; {adoption.held.run} is")
         caller = PlanCaller(self.ledger, adoption.held.entry, adoption.predecessors, self.task.slots)
-        plan_job(self.environment, self.writer, self.layout, caller)
+        plan_job(self.environment, self.kind, self.writer, caller)
         return True
 
     def _work(self) -> bool:
@@ -100,14 +98,13 @@ class Pod:
             memory_rung=self.task.memory_rung,
             can_have_more_memory=self.task.can_have_more_memory,
         )
-        settings = engine_settings(self.environment.job, self.environment.api_key.get_secret_value())
-        pool = pool_settings(self.environment, checked_adapter(settings), options)
+        pool = self.kind.pool_settings(options)
         listeners = Listeners(
             progress=lambda answer: usage.add_api_cost(answer.api_cost),
             should_stop=self.stopping.is_set,
             metrics=self.metrics,
         )
-        kind = open_kind(self.environment, self.writer, pointer, options.processes)
+        kind = self.kind.committed(self.writer, pointer, options.processes)
         with _Watch(self._look, usage.write_if_due, self.stopping):
             result = work_step(kind, Pool(pool, listeners.metrics.count_death), shards, options, listeners)
         usage.write()
@@ -118,7 +115,7 @@ class Pod:
 
     def _finalize(self) -> bool:
         pointer = self._pointer()
-        kind = open_kind(self.environment, self.writer, pointer, self._processes())
+        kind = self.kind.committed(self.writer, pointer, self._processes())
         tracker = Tracker(self.writer, self.layout, pointer.shards)
         totals = tracker.poll()
         if self.task.ending == "Complete":
@@ -143,6 +140,10 @@ class Pod:
         return True
 
     # -- around them ------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def kind(self) -> JobKind:
+        return kind_of(self.environment)
 
     @cached_property
     def writer(self) -> Writer:
@@ -217,8 +218,6 @@ def environment_of(task: PodTask) -> JobEnvironment:
     """
     text = _read(task.job_path)
     (job,) = load_jobs(text, origin=str(task.job_path))
-    if not isinstance(job, OcrJob):
-        raise InvalidSpecError(f"{job.kind} cannot be run by this worker image", advice="use a newer image")
     output = job.spec.output.model_copy(update={"uri": task.output_uri})
     return JobEnvironment(
         job=job.model_copy(update={"spec": job.spec.model_copy(update={"output": output})}),

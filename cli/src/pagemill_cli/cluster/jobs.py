@@ -13,9 +13,8 @@ from pagemill_cli.cluster.api import APPLY, MERGE, Api, ApiRefusalError, JsonObj
 from pagemill_cli.cluster.kinds import JobRef, job_path
 from pagemill_cli.cluster.refusals import Asked, conflicting_managers, explained
 from pagemill_cli.cluster.views import JobView, PodView, pod_selector, read_job, read_pod
-from pagemill_cli.job_file import Job
 from pagemill_core.api.crd.generate import PLURALS
-from pagemill_core.api.v1alpha1 import API_VERSION
+from pagemill_core.api.v1alpha1 import API_VERSION, Job
 from pagemill_core.errors import InvalidSpecError, ObjectNotFoundError
 from pagemill_core.storage.open import is_local
 

@@ -15,8 +15,9 @@ from rich.markup import escape
 
 from pagemill_cli.commands.arguments import ApiKey, JobFile, Output, Processes
 from pagemill_cli.commands.running import RunRequest, run_and_print
-from pagemill_cli.job_file import Job, environment_of, read_jobs
+from pagemill_cli.job_file import environment_of, read_jobs
 from pagemill_cli.settings import read_settings
+from pagemill_core.api.v1alpha1 import Job
 from pagemill_core.errors import InvalidSpecError
 
 

@@ -20,9 +20,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from pagemill_cli.commands.arguments import OutputFormat, out, print_json
-from pagemill_cli.job_file import Job
 from pagemill_cli.local.run import EXIT_BY_REASON, RunOptions, RunResult, run_job
 from pagemill_cli.show import Progress, duration
+from pagemill_core.api.v1alpha1 import Job
 from pagemill_core.errors import EXIT_INTERRUPTED, InvalidSpecError, OutputBusyError
 from pagemill_core.storage.open import join_uri
 from pagemill_worker.environment import JobEnvironment

@@ -15,7 +15,8 @@ from rich.markup import escape
 from pagemill_cli.cluster.series import Scheduled, SeriesDesk
 from pagemill_cli.commands.arguments import JobFile, JobName, Output, out, print_json
 from pagemill_cli.commands.cluster_arguments import Context, Kubeconfig, Namespace, cluster, say_next
-from pagemill_cli.job_file import Job, read_jobs
+from pagemill_cli.job_file import read_jobs
+from pagemill_core.api.v1alpha1 import Job
 from pagemill_core.errors import InvalidSpecError
 from pagemill_core.recurring import SERIES_LABEL, Series
 

@@ -19,7 +19,8 @@ from pagemill_cli.commands.arguments import JobFile, JobName, Output, out, print
 from pagemill_cli.commands.cluster_arguments import Context, Kubeconfig, Namespace, cluster_jobs, say_next
 from pagemill_cli.commands.cluster_view import as_json, follow
 from pagemill_cli.commands.run import in_order
-from pagemill_cli.job_file import Job, read_jobs
+from pagemill_cli.job_file import read_jobs
+from pagemill_core.api.v1alpha1 import Job
 from pagemill_core.errors import InvalidSpecError
 
 EVERY_S = 2.0

@@ -24,7 +24,7 @@ from pagemill_core.work.records import PlanPointer, RunReport, Totals, WaveRecor
 from pagemill_core.work.tracker import Tracker
 from pagemill_core.work.usage import Spent, UsageReader
 from pagemill_core.work.waves import create_wave, newest_wave, read_wave, to_ranges
-from pagemill_worker.finalize.ocr import OcrKind
+from pagemill_worker.finalize.committed import CommittedRun
 from pagemill_worker.work.pool import Answer
 from pagemill_worker.work.step import Listeners, UsageClock
 
@@ -59,8 +59,8 @@ class Steps:
 
     read_plan: Callable[[], PlanPointer | None]
     plan: Callable[[], PlanPointer]
-    kind: Callable[[PlanPointer], OcrKind]
-    work: Callable[[OcrKind, Iterator[int], Listeners], bool]  # returns whether it was stopped
+    kind: Callable[[PlanPointer], CommittedRun]
+    work: Callable[[CommittedRun, Iterator[int], Listeners], bool]  # returns whether it was stopped
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class _Drive:
     def __init__(self, driver: Driver) -> None:
         self._d = driver
         self._pointer: PlanPointer | None = driver.steps.read_plan()
-        self._kind: OcrKind | None = None
+        self._kind: CommittedRun | None = None
         self._tracker: Tracker | None = None
         self._usage = UsageReader(driver.writer, driver.layout)
         self._wave = newest_wave(driver.writer, driver.layout)
@@ -256,7 +256,7 @@ class _Drive:
             raise RuntimeError("this step needs a count")
         return self._tracker
 
-    def _open_kind(self) -> OcrKind:
+    def _open_kind(self) -> CommittedRun:
         if self._kind is None:
             self._kind = self._d.steps.kind(self._planned)
         return self._kind

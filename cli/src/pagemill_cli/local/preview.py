@@ -15,6 +15,7 @@ from pathlib import Path
 from pagemill_cli.local.run import open_ledger
 from pagemill_cli.local.sample import Sample, SampleRequest, take_sample
 from pagemill_core.api.workkey import work_key
+from pagemill_core.ids import digest
 from pagemill_core.storage.folder import FolderStore
 from pagemill_core.storage.open import open_store
 from pagemill_core.work.conditional import Writer
@@ -23,7 +24,7 @@ from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.ledger import Held, Ledger
 from pagemill_core.work.records import RunEntry
 from pagemill_worker.environment import JobEnvironment, source_fetcher
-from pagemill_worker.ocr.job import image_limits
+from pagemill_worker.kinds import JobKind, kind_of
 from pagemill_worker.plan.estimate import Estimate, EstimateInput, estimate, seconds_per_item
 from pagemill_worker.plan.expand import FilePageCounter
 from pagemill_worker.plan.known import IndexObject, KnownItems, KnownRules
@@ -31,8 +32,8 @@ from pagemill_worker.plan.planner import PlanResult, PlanTools, plan_source
 from pagemill_worker.plan.reader import ShardReader
 from pagemill_worker.plan.request import PlanRequest
 from pagemill_worker.plan.retry import retry_request
-from pagemill_worker.plan.spec import SpecContext, from_spec
-from pagemill_worker.plan.step import check_fingerprint, job_fingerprint
+from pagemill_worker.plan.spec import SpecContext
+from pagemill_worker.plan.step import check_fingerprint
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +64,8 @@ def preview(environment: JobEnvironment, request: PreviewRequest) -> Preview:
     Raises: what planning the job would raise, OutputInUseError included.
     """
     job = environment.job
-    digest, fields = job_fingerprint(environment)
+    kind = kind_of(environment)
+    fields = kind.fingerprint_fields()
     writer = environment.writer(environment.open_output(), deadline_s=30.0)
     ledger = open_ledger(writer, "pagemill plan")
     newest = ledger.newest()
@@ -71,8 +73,8 @@ def preview(environment: JobEnvironment, request: PreviewRequest) -> Preview:
         check_fingerprint(writer, ledger, RunEntry(seq=2**31, work_key=work_key(job), kind=job.kind), fields)
     with tempfile.TemporaryDirectory(prefix="pagemill-plan-") as folder:
         aside = FolderStore(Path(folder) / "tables")
-        plan = _plan_request(environment, writer, request.processes)
-        with _tools(environment, writer, aside, Path(folder), digest) as tools:
+        plan = _plan_request(kind, environment, writer, request.processes)
+        with _tools(environment, kind, writer, aside, Path(folder)) as tools:
             result = plan_source(plan, tools)
         reader = ShardReader(aside, result.parts)
         asked = SampleRequest(request.sample, request.processes, request.environment)
@@ -80,36 +82,35 @@ def preview(environment: JobEnvironment, request: PreviewRequest) -> Preview:
         sample = take_sample(environment, reader, result.items, asked) if request.sample else None
     return Preview(
         result=result,
-        estimate=_estimate(environment, result, sample, request),
+        estimate=_estimate(environment, kind, result, sample, request),
         sample=sample,
         standing=_standing(ledger, newest, work_key(job), is_incremental=job.spec.effective_incremental),
         warnings=tuple(result.warnings),
     )
 
 
-def _plan_request(environment: JobEnvironment, writer: Writer, processes: int) -> PlanRequest:
+def _plan_request(kind: JobKind, environment: JobEnvironment, writer: Writer, processes: int) -> PlanRequest:
     source = environment.job.spec.source.retry_of
     retry = retry_request(writer, source.run) if source is not None else None
-    return from_spec(environment.absolute_job(), SpecContext(slots=processes, retry=retry))
+    return kind.request(SpecContext(slots=processes, retry=retry))
 
 
 @contextmanager
 def _tools(
-    environment: JobEnvironment, writer: Writer, aside: FolderStore, folder: Path, digest: str
+    environment: JobEnvironment, kind: JobKind, writer: Writer, aside: FolderStore, folder: Path
 ) -> Iterator[PlanTools]:
     scratch = folder / "scratch"
     scratch.mkdir()
     fetcher = source_fetcher(environment.s3, environment.allowed_hosts)
-    max_bytes = image_limits(environment.job).max_bytes
 
     def fetch_url(uri: str) -> bytes:
-        return fetcher.fetch(uri, max_bytes=max_bytes).data
+        return fetcher.fetch(uri, max_bytes=kind.limits.max_bytes).data
 
     known = None
     index = read_index(writer) if environment.job.spec.effective_incremental else None
     if index is not None:
         parts = [IndexObject(part.key, part.size) for part in index.parts]
-        rules = KnownRules(digest, environment.job.spec.effective_retries.effective_per_item)
+        rules = KnownRules(digest(kind.fingerprint_fields()), environment.job.spec.effective_retries.effective_per_item)
         known = KnownItems.load(writer.store, parts, rules, scratch)
     yield PlanTools(
         open_store=lambda uri: open_store(uri, environment.s3),
@@ -122,15 +123,14 @@ def _tools(
 
 
 def _estimate(
-    environment: JobEnvironment, result: PlanResult, sample: Sample | None, request: PreviewRequest
+    environment: JobEnvironment, kind: JobKind, result: PlanResult, sample: Sample | None, request: PreviewRequest
 ) -> Estimate:
-    engine = environment.job.spec.effective_engine.effective_name
     measured = sample.seconds_per_item if sample is not None and sample.items else None
     price = Decimal(environment.price_per_hour)
     return estimate(
         EstimateInput(
             items=result.items - result.failed,
-            seconds_per_item=seconds_per_item(engine) if measured is None else measured,
+            seconds_per_item=seconds_per_item(kind.model) if measured is None else measured,
             slots=request.processes,
             price_per_hour=price or None,
             function_memory_gb=request.memory_gb,

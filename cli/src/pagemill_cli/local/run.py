@@ -18,7 +18,7 @@ from typing import IO
 from pagemill_cli.local.driver import Driver, Outcome, Scene, Steps
 from pagemill_cli.local.engines import EnginesAhead
 from pagemill_cli.local.heartbeat import Heartbeat
-from pagemill_core.api.v1alpha1 import OcrJob
+from pagemill_core.api.v1alpha1 import Job
 from pagemill_core.api.workkey import work_key
 from pagemill_core.errors import (
     IntegrityError,
@@ -38,13 +38,12 @@ from pagemill_core.work.plan import read_plan
 from pagemill_core.work.records import Holder, PlanPointer, RunEntry
 from pagemill_core.work.usage import UsageReader
 from pagemill_worker.environment import JobEnvironment
-from pagemill_worker.finalize.ocr import OcrKind
-from pagemill_worker.finalize.open import open_kind
+from pagemill_worker.finalize.committed import CommittedRun
+from pagemill_worker.kinds import JobKind, kind_of
 from pagemill_worker.machine import boot_id, process_started
-from pagemill_worker.ocr.job import checked_adapter, engine_settings
 from pagemill_worker.plan.job import PlanCaller, plan_job
 from pagemill_worker.work.pool import Pool
-from pagemill_worker.work.step import Listeners, UsageClock, WorkOptions, pool_settings, work_step
+from pagemill_worker.work.step import Listeners, UsageClock, WorkOptions, work_step
 
 ASK_AGAIN_S = 2.0
 
@@ -90,7 +89,7 @@ def is_gone(holder: Holder) -> bool:
     return holder.boot_id != boot_id() or process_started(holder.pid) != holder.started
 
 
-def limits_of(job: OcrJob) -> Limits:
+def limits_of(job: Job) -> Limits:
     """The job's limits as the rule book wants them."""
     spec = job.spec
     return Limits(
@@ -111,7 +110,8 @@ def open_ledger(writer: Writer, name: str) -> Ledger:
 def run_job(environment: JobEnvironment, options: RunOptions) -> RunResult:
     """Do what is missing of the job. Raises: PagemillError; what is committed stays."""
     job = environment.job
-    checked_adapter(engine_settings(job, environment.api_key.get_secret_value()))
+    kind = kind_of(environment)
+    kind.check()
     store = environment.open_output()
     # Once work is under way an outage is waited for; at the start a wrong address is more likely, and a person waits.
     next(iter(store.list(RUNS_PREFIX, limit=1)), None)
@@ -126,7 +126,7 @@ def run_job(environment: JobEnvironment, options: RunOptions) -> RunResult:
     adoption = _adopt(ledger, request, options)
     if adoption.standing is Standing.COMPLETE:
         return _already_complete(writer, adoption, limits_of(job))
-    return _OpenRun(environment, options, writer, ledger, adoption).drive()
+    return _OpenRun(environment, kind, options, writer, ledger, adoption).drive()
 
 
 def _adopt(ledger: Ledger, request: WorkRequest, options: RunOptions) -> Adoption:
@@ -160,6 +160,7 @@ class _OpenRun:
     """An adopted run with everything bound to it."""
 
     environment: JobEnvironment
+    kind: JobKind
     options: RunOptions
     writer: Writer
     ledger: Ledger
@@ -225,12 +226,12 @@ class _OpenRun:
         caller = PlanCaller(
             self.ledger, self.entry, self.adoption.predecessors, self.options.processes, self.options.planning
         )
-        return plan_job(self.environment, self.writer, self.layout, caller)
+        return plan_job(self.environment, self.kind, self.writer, caller)
 
-    def _kind(self, pointer: PlanPointer) -> OcrKind:
-        return open_kind(self.environment, self.writer, pointer, self.options.processes)
+    def _kind(self, pointer: PlanPointer) -> CommittedRun:
+        return self.kind.committed(self.writer, pointer, self.options.processes)
 
-    def _work(self, engines: EnginesAhead, kind: OcrKind, shards: Iterator[int], listeners: Listeners) -> bool:
+    def _work(self, engines: EnginesAhead, kind: CommittedRun, shards: Iterator[int], listeners: Listeners) -> bool:
         return work_step(kind, engines.take(), shards, self._work_options(), listeners).stopped
 
     def _work_options(self) -> WorkOptions:
@@ -242,9 +243,7 @@ class _OpenRun:
         )
 
     def _make_pool(self) -> Pool:
-        settings = engine_settings(self.environment.job, self.environment.api_key.get_secret_value())
-        pool = pool_settings(self.environment, checked_adapter(settings), self._work_options())
-        return Pool(pool, self.options.listeners.metrics.count_death)
+        return Pool(self.kind.pool_settings(self._work_options()), self.options.listeners.metrics.count_death)
 
 
 EXIT_BY_REASON: Mapping[str, int] = {

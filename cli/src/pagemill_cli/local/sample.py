@@ -14,10 +14,10 @@ from pathlib import Path
 
 from pagemill_worker.environment import JobEnvironment
 from pagemill_worker.items import PlannedItem
-from pagemill_worker.ocr.job import checked_adapter, engine_settings
+from pagemill_worker.kinds import kind_of
 from pagemill_worker.plan.reader import ShardReader
 from pagemill_worker.work.pool import Answer, Pool, PoolSettings
-from pagemill_worker.work.step import WorkOptions, pool_settings
+from pagemill_worker.work.step import WorkOptions
 
 POLL_S = 0.2
 
@@ -50,7 +50,6 @@ def take_sample(environment: JobEnvironment, reader: ShardReader, items: int, as
     chosen = _spread(reader, items, asked.pages)
     if not chosen:
         return Sample(0, 0, 0.0, 0.0, 0.0)
-    settings = engine_settings(environment.job, environment.api_key.get_secret_value())
     with Path(os.devnull).open("ab") as nowhere:
         options = WorkOptions(
             processes=min(asked.processes, len(chosen)),
@@ -58,8 +57,7 @@ def take_sample(environment: JobEnvironment, reader: ShardReader, items: int, as
             environment=asked.environment,
             stderr=nowhere,
         )
-        pool = pool_settings(environment, checked_adapter(settings), options)
-        return _measure(pool, chosen)
+        return _measure(kind_of(environment).pool_settings(options), chosen)
 
 
 def _spread(reader: ShardReader, items: int, wanted: int) -> list[PlannedItem]:

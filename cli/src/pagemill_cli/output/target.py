@@ -9,21 +9,19 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from pagemill_cli.job_file import Job, environment_of, read_jobs
+from pagemill_cli.job_file import environment_of, read_jobs
 from pagemill_cli.settings import CliSettings
-from pagemill_core.api.v1alpha1 import OcrJob
+from pagemill_core.api.v1alpha1 import KINDS, Job
 from pagemill_core.clock import SystemClock
 from pagemill_core.errors import IntegrityError, InvalidSpecError, ObjectNotFoundError
 from pagemill_core.storage.open import open_store
 from pagemill_core.storage.s3_settings import S3Settings
 from pagemill_core.work.conditional import Writer
 from pagemill_core.work.layout import RunLayout, run_id
-from pagemill_core.work.records import PlanPointer, RunEntry, Totals
-from pagemill_worker.environment import JobEnvironment, source_fetcher
-from pagemill_worker.finalize.ocr import OcrKind
-from pagemill_worker.items import PlannedItem
-from pagemill_worker.ocr.job import image_limits
-from pagemill_worker.plan.step import PlanItems
+from pagemill_core.work.records import PlanPointer, RunEntry
+from pagemill_worker.environment import JobEnvironment
+from pagemill_worker.finalize.committed import CommittedRun
+from pagemill_worker.kinds import kind_of
 
 PATIENCE_S = 5.0  # a person waits for these commands, and stores retry plain reads by themselves
 
@@ -52,24 +50,9 @@ class Target:
         hosts = tuple(host.strip() for host in self.settings.allowed_hosts.split(",") if host.strip())
         return JobEnvironment(job, Path.cwd(), self.s3, self.settings.api_key, hosts, clock=self.writer.clock)
 
-    def kind(self, pointer: PlanPointer) -> OcrKind:
+    def kind(self, pointer: PlanPointer) -> CommittedRun:
         """What reads and renders the committed data of that run."""
-        environment = self.environment_of_run(pointer)
-        fetcher = source_fetcher(environment.s3, environment.allowed_hosts)
-        limits = image_limits(environment.job)
-
-        def fetch(item: PlannedItem) -> bytes:
-            return fetcher.fetch(item.uri, expected_version=item.version, max_bytes=limits.max_bytes).data
-
-        return OcrKind(
-            job=environment.job,
-            writer=self.writer,
-            layout=RunLayout(pointer.run),
-            pointer=pointer,
-            items=PlanItems(self.writer, pointer),
-            fetch=fetch,
-            write_extras=_no_extras,
-        )
+        return kind_of(self.environment_of_run(pointer)).reader(self.writer, pointer)
 
 
 def open_target(named: str, settings: CliSettings, job_name: str = "") -> Target:
@@ -103,14 +86,15 @@ def bare_s3(settings: CliSettings) -> S3Settings:
     )
 
 
-def job_of_plan(pointer: PlanPointer) -> OcrJob:
+def job_of_plan(pointer: PlanPointer) -> Job:
     """The job whose work a plan recorded, defaults elsewhere. Raises: IntegrityError, InvalidSpecError."""
-    if pointer.kind != "OcrJob":
-        raise InvalidSpecError(f"run {pointer.run} is of kind {pointer.kind}; this release reads OcrJobs")
+    kind = KINDS.get(pointer.kind)
+    if kind is None:
+        raise InvalidSpecError(f"run {pointer.run} is of kind {pointer.kind}, which this release does not know")
     spec = {name: value for name, value in pointer.work.items() if name != "kind"}
     try:
-        return OcrJob.model_validate_json(
-            json.dumps({"kind": "OcrJob", "metadata": {"name": pointer.run}, "spec": spec}, ensure_ascii=False)
+        return kind.model_validate_json(
+            json.dumps({"kind": pointer.kind, "metadata": {"name": pointer.run}, "spec": spec}, ensure_ascii=False)
         )
     except ValueError as error:
         raise IntegrityError(f"the plan of run {pointer.run} records work that is no valid job") from error
@@ -137,7 +121,3 @@ def _chosen(jobs: list[Job], file: str, job_name: str) -> Job:
     if not found:
         raise InvalidSpecError(f"{file} holds no job named {job_name}", advice=f"it holds: {names}")
     raise InvalidSpecError(f"{file} holds several jobs: {names}", advice="choose one with --job NAME")
-
-
-def _no_extras(_: PlanPointer, __: Totals) -> None:
-    """Whole-run files belong to whoever ends the run."""

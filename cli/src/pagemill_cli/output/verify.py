@@ -26,7 +26,7 @@ from pagemill_core.work.plan import read_plan
 from pagemill_core.work.publish import META_SEQ, read_published
 from pagemill_core.work.records import Counts, Marker, OutputRef, PlanPart, PlanPointer
 from pagemill_core.work.rollup import folded_segments, read_rollup
-from pagemill_worker.finalize.ocr import OcrKind
+from pagemill_worker.finalize.committed import CommittedRun
 from pagemill_worker.items import ItemResult
 from pagemill_worker.work import shard_data
 
@@ -208,7 +208,7 @@ class _Verifier:
         if {marker.shard: marker for marker in folded} != markers or len(folded) != len(markers):
             self._fault("RollupWrong", key, f"its {len(folded)} markers are not the segment's {len(markers)}")
 
-    def _check_shard(self, kind: OcrKind, marker: Marker) -> None:
+    def _check_shard(self, kind: CommittedRun, marker: Marker) -> None:
         shard, key = marker.shard, self._layout.marker(marker.shard)
         self._check.markers += 1
         self._check.items += marker.items
@@ -280,7 +280,7 @@ class _Verifier:
         return "" if is_same else f"{len(blob.data)} bytes that are not the {ref.size} recorded"
 
 
-def _row_faults(kind: OcrKind, marker: Marker, results: list[ItemResult]) -> Iterator[str]:
+def _row_faults(kind: CommittedRun, marker: Marker, results: list[ItemResult]) -> Iterator[str]:
     """Each planned row exactly once, and the counts that the marker states."""
     planned = [(item.row, item.id) for item in kind.items(marker.shard)]
     found = [(result.item.row, result.item.id) for result in results]

@@ -28,8 +28,8 @@ from pagemill_core.work.plan import create_plan
 from pagemill_core.work.publish import publish_shard
 from pagemill_core.work.records import Marker, PlanPointer
 from pagemill_core.work.tracker import Tracker
+from pagemill_worker.finalize.committed import CommittedRun
 from pagemill_worker.finalize.item_index import Fold, fold_index
-from pagemill_worker.finalize.ocr import OcrKind
 from pagemill_worker.items import ItemFailure, ItemResult, PlannedItem
 from pagemill_worker.ocr.engine import Region
 from pagemill_worker.plan.expand import Pages
@@ -80,7 +80,7 @@ class MadeOutput:
         ledger = Ledger(self.writer, Owner(held.entry.owner))
         return ledger.update(held, state=state, reason=reason, fingerprint=FINGERPRINT, owner="")
 
-    def plan(self, held: Held, ids: list[str], formats: tuple[str, ...] = ("json",)) -> OcrKind:
+    def plan(self, held: Held, ids: list[str], formats: tuple[str, ...] = ("json",)) -> CommittedRun:
         """Plan the items, two a shard."""
         layout, attempt = RunLayout(held.run), self.attempt()
         items = [PlannedItem(row, item_id, f"/pages/{item_id}.png") for row, item_id in enumerate(ids)]
@@ -114,7 +114,7 @@ class MadeOutput:
         )
         return self.target.kind(create_plan(self.writer, layout, pointer))
 
-    def commit(self, kind: OcrKind, shard: int, outcomes: Mapping[str, str], *, publish: bool = True) -> Marker:
+    def commit(self, kind: CommittedRun, shard: int, outcomes: Mapping[str, str], *, publish: bool = True) -> Marker:
         """Commit one shard, and publish it."""
         attempt = self.attempt()
         begin(self.writer, kind.layout, shard, attempt, "made up")
@@ -139,11 +139,11 @@ class MadeOutput:
         return marker
 
 
-def _rows(kind: OcrKind) -> list[ItemResult]:
+def _rows(kind: CommittedRun) -> list[ItemResult]:
     return [row for marker in _markers(kind) for row in kind.results(marker)]
 
 
-def _markers(kind: OcrKind) -> list[Marker]:
+def _markers(kind: CommittedRun) -> list[Marker]:
     keys = sorted(info.key for info in kind.writer.listing(kind.layout.markers_prefix))
     blobs = [(key, kind.writer.get(key)) for key in keys]
     return [Marker.from_bytes(blob.data, key) for key, blob in blobs if blob is not None]

@@ -39,8 +39,8 @@ class CsvTable:
             )
         self._names = _checked_names(header[1], header[0], request.uri)
         where = f"{request.uri}: line {header[0]}"
-        self._id_at = find_column(self._names, request.id_column, where)
-        self._path_at = find_column(self._names, request.path_column, where)
+        self._id_at = find_column(self._names, request.id_column, where, request.columns_field)
+        self._path_at = find_column(self._names, request.path_column, where, request.columns_field)
         self._extra_at = [at for at in range(len(self._names)) if at not in (self._id_at, self._path_at)]
         self.extra_names = [self._names[at] for at in self._extra_at]
 
@@ -113,15 +113,15 @@ class CsvTable:
 _CELL_ADVICE = 'close every double quote, and double every " inside a quoted cell'
 
 
-def find_column(names: list[str], wanted: str, where: str) -> int:
-    """Where column `wanted` stands. Raises: SourceError naming it and those present."""
+def find_column(names: list[str], wanted: str, where: str, columns_field: str) -> int:
+    """Where column `wanted` stands. Raises: SourceError naming it, those present, and the field that names it."""
     if wanted in names:
         return names.index(wanted)
     shown = ", ".join(repr(name) for name in names[:MAX_SHOWN_NAMES]) or "none"
     more = f" and {len(names) - MAX_SHOWN_NAMES} more" if len(names) > MAX_SHOWN_NAMES else ""
     raise SourceError(
         f"{where}: there is no column {wanted!r}; the columns are {shown}{more}",
-        advice="set spec.source.manifest.idColumn and pathColumn to the manifest's own names",
+        advice=f"set {columns_field} to the file's own names",
     )
 
 

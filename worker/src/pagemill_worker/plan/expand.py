@@ -151,6 +151,8 @@ def _append(out: Candidates, batch: Candidates, at: int, page: int | None) -> No
     out.sizes.append(batch.sizes[at])
     out.versions.append(batch.versions[at])
     out.columns.append(batch.columns[at])
+    if at in batch.inputs:
+        out.inputs[len(out) - 1] = batch.inputs[at]
 
 
 def page_id(item_id: str, page: int) -> str:

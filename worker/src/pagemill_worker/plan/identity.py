@@ -29,6 +29,8 @@ _SAME_KEY = 1  # because two formats give the same key
 # Ids that no rule can object to, whatever their length: the common case, decided by one match instead of by character.
 _PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_. #()+,=@-]*(?:/[A-Za-z0-9_-][A-Za-z0-9_. #()+,=@-]*)*\Z").match
 
+_HALF_PAIR = re.compile("[\ud800-\udfff]").search  # no UTF-8 table could hold such an id as it is
+
 _FOLDS: dict[Folding, Callable[[str], str]] = {
     "case": str.casefold,
     "normal": lambda text: unicodedata.normalize("NFC", text),
@@ -53,7 +55,7 @@ class IdentityCheck:
         self._fold = _FOLDS.get(rules.folding)
         self._claimed = DigestMap(scratch)
         self._tails = _tails(rules.suffixes)
-        self._may_claim = _claim_pattern(rules.suffixes, self._tails)
+        self._may_claim = _claim_pattern(rules.suffixes, self._tails) if rules.are_keys else lambda _: None
         self._plain_length = _plain_length(rules)
         self.seen = DigestMap(scratch)
         self.repeats = Repeats()
@@ -75,6 +77,11 @@ class IdentityCheck:
         return batch if kept.all() else batch.take(np.flatnonzero(kept).tolist())
 
     def _unsafe(self, ids: Sequence[str]) -> Iterator[tuple[int, ItemFailure]]:
+        if not self._rules.are_keys:
+            for index, item_id in enumerate(ids):
+                if not item_id or _HALF_PAIR(item_id):
+                    yield index, ItemFailure("UnsafeId", "the id is empty" if not item_id else "the id is no valid text")
+            return
         limit = self._plain_length
         for index, item_id in enumerate(ids):
             if len(item_id) > limit or not _PLAIN(item_id):
@@ -173,11 +180,14 @@ def probe_folding(folder: Path) -> Folding:
 
 
 def _payload_texts(batch: Candidates) -> Iterator[str]:
-    """What makes a repeat exact: the id as written, the file, and the page."""
+    """What makes a repeat exact: the id as written, the file, the page, and what else the item reads."""
+    if batch.inputs:
+        rows = zip(batch.ids, batch.uris, batch.pages, range(len(batch)), strict=True)
+        return (f"{item_id}\0{uri}\0{page}\0{batch.inputs.get(at)}" for item_id, uri, page, at in rows)
     if batch.pages.count(None) == len(batch.pages):
         return (f"{item_id}\0{uri}" for item_id, uri in zip(batch.ids, batch.uris, strict=True))
-    rows = zip(batch.ids, batch.uris, batch.pages, strict=True)
-    return (f"{item_id}\0{uri}" if page is None else f"{item_id}\0{uri}\0{page}" for item_id, uri, page in rows)
+    paged = zip(batch.ids, batch.uris, batch.pages, strict=True)
+    return (f"{item_id}\0{uri}" if page is None else f"{item_id}\0{uri}\0{page}" for item_id, uri, page in paged)
 
 
 def _first_in_batch(digests: Digests) -> NDArray[np.int64]:

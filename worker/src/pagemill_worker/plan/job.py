@@ -1,4 +1,4 @@
-"""Planning an OcrJob's run: what is asked of the source, and what earlier runs on the output have done already.
+"""Planning a job's run: what is asked of the source, and what earlier runs on the output have done already.
 
 Layer: the top of `worker.plan`, above `step`. Used by a plan pod and by `pagemill run` alike.
 """
@@ -7,20 +7,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 from pagemill_core.storage.folder import FolderStore
 from pagemill_core.work.conditional import Writer
 from pagemill_core.work.index import read_index
-from pagemill_core.work.layout import RunLayout, run_id
+from pagemill_core.work.layout import run_id
 from pagemill_core.work.ledger import Ledger
 from pagemill_core.work.records import PlanPointer, RunEntry
 from pagemill_worker.environment import JobEnvironment
 from pagemill_worker.plan.identity import probe_folding
 from pagemill_worker.plan.known import IndexObject
-from pagemill_worker.plan.request import Folding, ItemsRequest
+from pagemill_worker.plan.request import Folding, ItemsRequest, PlanRequest
 from pagemill_worker.plan.retry import retry_request
-from pagemill_worker.plan.spec import SpecContext, from_spec
-from pagemill_worker.plan.step import PlanInput, check_fingerprint, job_fingerprint, plan_step
+from pagemill_worker.plan.spec import SpecContext
+from pagemill_worker.plan.step import PlanInput, PlanKind, check_fingerprint, plan_step
 
 
 @dataclass(frozen=True)
@@ -34,19 +35,24 @@ class PlanCaller:
     on_progress: Callable[[int], None] = lambda _: None
 
 
-def plan_job(environment: JobEnvironment, writer: Writer, layout: RunLayout, caller: PlanCaller) -> PlanPointer:
+class JobPlanning(PlanKind, Protocol):
+    """What planning a job's run asks of its kind."""
+
+    def request(self, context: SpecContext) -> PlanRequest: ...
+
+
+def plan_job(environment: JobEnvironment, kind: JobPlanning, writer: Writer, caller: PlanCaller) -> PlanPointer:
     """Plan the run unless it has a plan. Raises: as `plan_step`, and OutputInUseError for another fingerprint."""
     spec = environment.job.spec
     if spec.output.effective_on_conflict != "Replace":
-        check_fingerprint(writer, caller.ledger, caller.entry, job_fingerprint(environment)[1])
+        check_fingerprint(writer, caller.ledger, caller.entry, kind.fingerprint_fields())
     given_up = tuple(run_id(entry.seq, entry.work_key) for entry in caller.predecessors)
     retry = _retry(environment, writer, given_up)
-    context = SpecContext(slots=caller.slots, retry=retry, folding=_folding(writer))
+    request = kind.request(SpecContext(slots=caller.slots, retry=retry, folding=_folding(writer)))
     # A retry names its items itself; held against the index, every other item would look gone from the source.
     known = _index(writer) if retry is None and spec.effective_incremental else None
-    request = from_spec(environment.absolute_job(), context)
     asked = PlanInput(caller.entry, request, known, given_up, caller.on_progress)
-    return plan_step(environment, writer, layout, asked)
+    return plan_step(environment, kind, writer, asked)
 
 
 def _retry(environment: JobEnvironment, writer: Writer, given_up: tuple[str, ...]) -> ItemsRequest | None:

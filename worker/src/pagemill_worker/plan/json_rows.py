@@ -31,10 +31,10 @@ def read_json_lines(
             number += 1
             if text.isspace():
                 continue
-            row = _parse(text, number, request.uri)
-            ids.append(_take(row, request.id_column, number, request.uri))
+            row = parse_line(text, number, request.uri)
+            ids.append(_take(row, request.id_column, number, request))
             paths.append(_take_path(row, request, number, ids[-1]))
-            extras.append(_encode(row, number, request.uri))
+            extras.append(encode_further(row, number, request.uri))
             lines.append(number)
             columns.update(dict.fromkeys(row, "json"))
             if len(lines) >= BATCH_ROWS:
@@ -64,7 +64,8 @@ _DECODE = json.JSONDecoder(object_pairs_hook=_pairs, parse_constant=_refuse_cons
 _ENCODE_FINITE = json.JSONEncoder(separators=(",", ":"), allow_nan=False).encode
 
 
-def _parse(text: str, line: int, uri: str) -> dict[str, Any]:
+def parse_line(text: str, line: int, uri: str) -> dict[str, Any]:
+    """The object that a line holds. Raises: SourceError when it holds none."""
     try:
         value = _DECODE(text)
     except (ValueError, RecursionError) as error:
@@ -77,21 +78,26 @@ def _parse(text: str, line: int, uri: str) -> dict[str, Any]:
     return value
 
 
-def _take(row: dict[str, Any], name: str, line: int, uri: str) -> str:
+def _take(row: dict[str, Any], name: str, line: int, request: ManifestRequest) -> str:
     """Remove `name` from `row` and give its value as text."""
+    check_column(row, name, f"{request.uri}: line {line}", request.columns_field)
+    return as_text(row.pop(name), name, line, request.uri)
+
+
+def check_column(row: dict[str, Any], name: str, where: str, columns_field: str) -> None:
+    """Raises: SourceError naming `where`, the column, those present, and the field that names it."""
     if name not in row:
         shown = ", ".join(repr(key) for key in list(row)[:MAX_SHOWN_NAMES]) or "none"
         raise SourceError(
-            f"{uri}: line {line}: there is no column {name!r}; the columns are {shown}",
-            advice="set spec.source.manifest.idColumn and pathColumn to the manifest's own names",
+            f"{where}: there is no column {name!r}; the columns are {shown}",
+            advice=f"set {columns_field} to the file's own names",
         )
-    return as_text(row.pop(name), name, line, uri)
 
 
 def _take_path(row: dict[str, Any], request: ManifestRequest, line: int, item_id: str) -> str:
     if request.path_column == request.id_column:
         return item_id
-    return _take(row, request.path_column, line, request.uri)
+    return _take(row, request.path_column, line, request)
 
 
 def as_text(value: object, name: str, line: int, uri: str) -> str:
@@ -105,8 +111,11 @@ def as_text(value: object, name: str, line: int, uri: str) -> str:
     raise SourceError(f"{uri}: line {line}: {name!r} is a {type(value).__name__}, not text")
 
 
-def _encode(row: dict[str, Any], line: int, uri: str) -> str | None:
-    """What is left of `row` as a JSON object; values that are lists or objects become their JSON text."""
+def encode_further(row: dict[str, Any], line: int, uri: str) -> str | None:
+    """What is left of `row` as a JSON object; values that are lists or objects become their JSON text.
+
+    Raises: SourceError for a number that JSON cannot say.
+    """
     if not row:
         return None
     flat = {name: encode_columns(value) if isinstance(value, dict | list) else value for name, value in row.items()}

@@ -16,7 +16,7 @@ from pathlib import Path
 from pagemill_core.errors import SourceError, UnsafeId
 from pagemill_core.storage.store import ObjectStore
 from pagemill_worker.fetch.fetched import local_version
-from pagemill_worker.plan.request import ImagesRequest
+from pagemill_worker.plan.request import DatasetRequest, ImagesRequest, TextsRequest
 from pagemill_worker.plan.rows import BATCH_ROWS, Candidates
 from pagemill_worker.plan.sorting import Entry, Sorter
 from pagemill_worker.plan.source_bytes import StoreOpener, local_path, split_object
@@ -38,8 +38,16 @@ class Selection:
 
     @classmethod
     def of(cls, request: ImagesRequest) -> Selection:
-        included, excluded = (_compiled(patterns) for patterns in (request.include, request.exclude))
-        return cls(included, excluded, request.recursive, own_places(request))
+        return cls.matching(
+            request.include, own_places(request), exclude=request.exclude, recursive=request.recursive
+        )
+
+    @classmethod
+    def matching(
+        cls, include: Iterable[str], own: tuple[str, ...] = (), *, exclude: Iterable[str] = (), recursive: bool = True
+    ) -> Selection:
+        """Names that a glob of `include` matches and none of `exclude`, nothing that starts with one of `own`."""
+        return cls(_compiled(include), _compiled(exclude), recursive, own)
 
     def wants(self, name: str) -> bool:
         base = name[name.rfind("/") + 1 :]
@@ -55,13 +63,15 @@ class Selection:
         return self.recursive and not hidden and not f"{folder}/".startswith(self.own)
 
 
-def own_places(request: ImagesRequest) -> tuple[str, ...]:
+def own_places(request: ImagesRequest | DatasetRequest | TextsRequest) -> tuple[str, ...]:
     """Prefixes of relative names that are this job's own output; empty when the output lies elsewhere."""
     if not request.own_output_uri:
         return ()
     root, own = _comparable(request.uri), _comparable(request.own_output_uri)
     if own == root:
-        return tuple(f"{prefix.strip('/')}/" for prefix in request.own_prefixes if prefix.strip("/"))
+        names = (prefix.strip("/") for prefix in request.own_prefixes)
+        # A name with a suffix is a table's: one file, or a folder of parts.
+        return tuple(name if "." in name else f"{name}/" for name in names if name)
     return (f"{own.removeprefix(root)}",) if own.startswith(root) else ()
 
 
@@ -70,27 +80,38 @@ def list_images(request: ImagesRequest, open_store: StoreOpener, scratch: Path) 
 
     "Lines" are places in the listing, from 1. Raises: SourceError when there is no such folder; the store's errors.
     """
-    selection = Selection.of(request)
-    sorter = Sorter(request.order, scratch)
-    place = split_object(request.uri)
-    if place:
-        store, prefix = open_store(place[0]), _folder(place[1])
-        root = f"{place[0].rstrip('/')}/{prefix}"
-        entries = _store_entries(store, prefix, selection)
-    else:
-        folder = local_path(request.uri)
-        if folder is None:
-            raise SourceError(f"{request.uri} is neither a local folder nor an s3:// prefix")
-        root = f"{str(folder).rstrip('/')}/"
-        entries = _local_entries(folder, selection)
+    root, entries = sorted_files(request.uri, Selection.of(request), Sorter(request.order, scratch), open_store)
+    yield from _batches(entries, root)
+
+
+def sorted_files(
+    uri: str, selection: Selection, sorter: Sorter, open_store: StoreOpener
+) -> tuple[str, Iterable[Entry]]:
+    """The place that names are relative to, ending in "/", and the wanted files below `uri` in the sorter's order.
+
+    Raises: SourceError when there is no such folder; the store's errors.
+    """
+    root, entries = listed_files(uri, selection, open_store)
     for entry in entries:
         sorter.add(entry)
-    yield from _batches(sorter, root)
+    return root, sorter
 
 
-def _batches(sorter: Sorter, root: str) -> Iterator[Candidates]:
+def listed_files(uri: str, selection: Selection, open_store: StoreOpener) -> tuple[str, Iterator[Entry]]:
+    """As `sorted_files`, in no order and without memory of what was given."""
+    place = split_object(uri)
+    if place:
+        store, prefix = open_store(place[0]), _folder(place[1])
+        return f"{place[0].rstrip('/')}/{prefix}", _store_entries(store, prefix, selection)
+    folder = local_path(uri)
+    if folder is None:
+        raise SourceError(f"{uri} is neither a local folder nor an s3:// prefix")
+    return f"{str(folder).rstrip('/')}/", _local_entries(folder, selection)
+
+
+def _batches(entries: Iterable[Entry], root: str) -> Iterator[Candidates]:
     batch = _empty()
-    for line, entry in enumerate(sorter, 1):
+    for line, entry in enumerate(entries, 1):
         batch.lines.append(line)
         batch.ids.append(posixpath.splitext(entry.name)[0])
         batch.uris.append(root + entry.name)

@@ -30,13 +30,13 @@ class ParquetTable:
         try:
             self._file = pq.ParquetFile(file, buffer_size=1 << 20, pre_buffer=False)
         except (pa.ArrowException, OSError) as error:
-            raise _damaged(request.uri, error) from error
+            raise damaged(request.uri, error) from error
         schema = self._file.schema_arrow
         names = list(schema.names)
         if len(set(names)) != len(names):
             raise SourceError(f"{request.uri}: a column's name stands more than once")
-        find_column(names, request.id_column, request.uri)
-        find_column(names, request.path_column, request.uri)
+        find_column(names, request.id_column, request.uri, request.columns_field)
+        find_column(names, request.path_column, request.uri, request.columns_field)
         own = (request.id_column, request.path_column)
         self.columns = {name: str(schema.field(name).type) for name in names if name not in own}
 
@@ -51,7 +51,7 @@ class ParquetTable:
                     return
                 values = _values(batch)
             except (pa.ArrowException, OSError, ValueError, OverflowError) as error:
-                raise _damaged(self._request.uri, error) from error
+                raise damaged(self._request.uri, error) from error
             if batch.num_rows:
                 yield self._batch(values, range(first, first + batch.num_rows))
             first += batch.num_rows
@@ -63,7 +63,7 @@ class ParquetTable:
         columns: list[str | None] = [None] * len(rows)
         if self.columns:
             names = list(self.columns)
-            by_row = zip(*(map(_scalar, values[name]) for name in names), strict=True)
+            by_row = zip(*(map(as_scalar, values[name]) for name in names), strict=True)
             columns = [encode_columns(dict(zip(names, cells, strict=True))) for cells in by_row]
         return ManifestBatch(rows, ids, paths, columns)
 
@@ -72,10 +72,10 @@ class ParquetTable:
 
 
 def _values(batch: pa.RecordBatch) -> dict[str, list[Any]]:
-    return {name: _castable(column).to_pylist() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
+    return {name: castable(column).to_pylist() for name, column in zip(batch.schema.names, batch.columns, strict=True)}
 
 
-def _castable(column: pa.Array) -> pa.Array:
+def castable(column: pa.Array) -> pa.Array:
     """`column` with instants as text: Python's own cannot hold nanoseconds. Aware instants are given in UTC."""
     kind = column.type
     if pa.types.is_timestamp(kind):
@@ -86,7 +86,7 @@ def _castable(column: pa.Array) -> pa.Array:
     return column.cast(pa.string()) if pa.types.is_temporal(kind) else column
 
 
-def _scalar(value: object) -> str | int | float | bool | None:
+def as_scalar(value: object) -> str | int | float | bool | None:
     """`value` as JSON can say it: decimals by their digits, bytes in base 64, lists and structs as JSON text."""
     if value is None or isinstance(value, str | int | float | bool):
         return value
@@ -99,5 +99,6 @@ def _plain(value: object) -> str:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
-def _damaged(uri: str, error: Exception) -> SourceError:
-    return SourceError(f"{uri} is not a readable Parquet file: {str(error)[:200]}", advice="write the manifest again")
+def damaged(uri: str, error: Exception) -> SourceError:
+    """What to raise for a file that Arrow cannot read."""
+    return SourceError(f"{uri} is not a readable Parquet file: {str(error)[:200]}", advice="write the file again")

@@ -160,8 +160,9 @@ def _items(table: pa.Table) -> list[PlannedItem]:
             earlier_version=earlier,
             columns=decode_columns(columns),
             failure=None if kind is None else ItemFailure(kind, message or ""),
+            input=decode_columns(given),
         )
-        for row, item_id, uri, page, size, version, earlier, kind, message, columns in rows
+        for row, item_id, uri, page, size, version, earlier, kind, message, columns, given in rows
     ]
 
 

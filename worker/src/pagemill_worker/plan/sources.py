@@ -87,4 +87,5 @@ def _known_items(items: Iterable[PlannedItem]) -> Iterator[Candidates]:
             [item.size_bytes for item in rows],
             [item.version for item in rows],
             [encode_columns(dict(item.columns)) if item.columns else None for item in rows],
+            inputs={at: encode_columns(dict(item.input)) for at, item in enumerate(rows) if item.input},
         )

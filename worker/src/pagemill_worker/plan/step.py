@@ -1,4 +1,4 @@
-"""The plan step of an OcrJob: tables under an attempt, then one pointer that makes them count.
+"""The plan step of a job: tables under an attempt, then one pointer that makes them count.
 
 Layer: the top of `worker.plan`. Several planners may race or die; the first pointer decides, and tables that no
 pointer names are never read.
@@ -11,21 +11,21 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pagemill_core.api.workkey import work_of
 from pagemill_core.clock import iso
 from pagemill_core.errors import OutputInUseError, SourceError
-from pagemill_core.ids import ulid
+from pagemill_core.ids import digest, ulid
 from pagemill_core.storage.open import open_store
 from pagemill_core.work.conditional import Writer
-from pagemill_core.work.layout import RunLayout
+from pagemill_core.work.layout import RunLayout, run_id
 from pagemill_core.work.ledger import Ledger
 from pagemill_core.work.plan import create_plan, read_plan
 from pagemill_core.work.records import PlanPointer, RunEntry
 from pagemill_worker.environment import JobEnvironment, source_fetcher
+from pagemill_worker.images.limits import ImageLimits
 from pagemill_worker.items import PlannedItem
-from pagemill_worker.ocr.job import checked_adapter, engine_settings, fingerprint, fingerprint_fields, image_limits
 from pagemill_worker.plan.expand import FilePageCounter
 from pagemill_worker.plan.given_up import GivenUpItems, KnownByAny
 from pagemill_worker.plan.known import IndexObject, Known, KnownItems, KnownRules
@@ -48,14 +48,13 @@ class PlanInput:
     on_progress: Callable[[int], None] = lambda _: None
 
 
-def job_fingerprint(environment: JobEnvironment) -> tuple[str, dict[str, Any]]:
-    """The fingerprint of the job's results, as digest and as fields.
+class PlanKind(Protocol):
+    """What planning asks of a kind of job; see `kinds.kind`."""
 
-    Raises: EngineUnavailableError, InvalidSpecError: the engine refuses the job, before any work starts.
-    """
-    settings = engine_settings(environment.job, environment.api_key.get_secret_value())
-    fields = fingerprint_fields(environment.job, checked_adapter(settings), settings)
-    return fingerprint(fields), fields
+    @property
+    def limits(self) -> ImageLimits: ...
+
+    def fingerprint_fields(self) -> dict[str, Any]: ...
 
 
 def check_fingerprint(writer: Writer, ledger: Ledger, entry: RunEntry, fields: dict[str, Any]) -> None:
@@ -86,21 +85,24 @@ def differences(old: Any, new: Any, path: str = "") -> list[str]:
     return [] if old == new else [f"{path}: {old!r} → {new!r}"]
 
 
-def plan_step(environment: JobEnvironment, writer: Writer, layout: RunLayout, asked: PlanInput) -> PlanPointer:
+def plan_step(environment: JobEnvironment, kind: PlanKind, writer: Writer, asked: PlanInput) -> PlanPointer:
     """Plan the run, unless another planner was faster. Returns: the plan that counts.
 
     Raises: SourceError, EngineUnavailableError, InvalidSpecError; nothing written so far then counts.
     """
-    digest, fields = job_fingerprint(environment)
+    layout = RunLayout(run_id(asked.entry.seq, asked.entry.work_key))
+    fields = kind.fingerprint_fields()
+    fingerprint = digest(fields)
     attempt = ulid(int(writer.clock.now().timestamp() * 1000))
     with tempfile.TemporaryDirectory(prefix="pagemill-plan-") as scratch:
+        fetch_url = _fetch_url(environment, kind.limits)
         tools = PlanTools(
             open_store=lambda uri: open_store(uri, environment.s3),
-            count_pages=FilePageCounter(lambda uri: open_store(uri, environment.s3), _fetch_url(environment)),
+            count_pages=FilePageCounter(lambda uri: open_store(uri, environment.s3), fetch_url),
             store=writer.store,
             prefix=layout.plan_attempt(attempt),
             scratch=Path(scratch),
-            known=_known(environment, writer, asked, digest, Path(scratch)),
+            known=_known(environment, writer, asked, fingerprint, Path(scratch)),
             on_progress=asked.on_progress,
         )
         result = plan_source(asked.request, tools)
@@ -110,7 +112,7 @@ def plan_step(environment: JobEnvironment, writer: Writer, layout: RunLayout, as
         kind=environment.job.kind,
         work_key=asked.entry.work_key,
         work=work_of(environment.job),
-        fingerprint=digest,
+        fingerprint=fingerprint,
         fingerprint_fields=fields,
         planned_at=iso(writer.clock.now()),
         subtracted=list(asked.given_up),
@@ -119,20 +121,20 @@ def plan_step(environment: JobEnvironment, writer: Writer, layout: RunLayout, as
     return create_plan(writer, layout, pointer)
 
 
-def _fetch_url(environment: JobEnvironment) -> Callable[[str], bytes]:
+def _fetch_url(environment: JobEnvironment, limits: ImageLimits) -> Callable[[str], bytes]:
     fetcher = source_fetcher(environment.s3, environment.allowed_hosts)
-    return lambda uri: fetcher.fetch(uri, max_bytes=image_limits(environment.job).max_bytes).data
+    return lambda uri: fetcher.fetch(uri, max_bytes=limits.max_bytes).data
 
 
-def _known(environment: JobEnvironment, writer: Writer, asked: PlanInput, digest: str, scratch: Path) -> Known | None:
+def _known(environment: JobEnvironment, writer: Writer, asked: PlanInput, mark: str, scratch: Path) -> Known | None:
     parts: list[Known] = []
     if asked.known is not None:
-        rules = KnownRules(digest, environment.job.spec.effective_retries.effective_per_item)
+        rules = KnownRules(mark, environment.job.spec.effective_retries.effective_per_item)
         parts.append(KnownItems.load(writer.store, asked.known, rules, scratch))
     if asked.given_up:
         folder = scratch / "given-up"
         folder.mkdir()
-        parts.append(GivenUpItems.load(writer, asked.given_up, digest, folder))
+        parts.append(GivenUpItems.load(writer, asked.given_up, mark, folder))
     return KnownByAny(tuple(parts)) if parts else None
 
 

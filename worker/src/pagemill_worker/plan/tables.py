@@ -39,6 +39,7 @@ PLAN_SCHEMA = pa.schema(
         pa.field("failure_class", pa.string()),
         pa.field("failure_message", pa.string()),
         pa.field("columns", pa.string()),  # a JSON object of the source's own further columns
+        pa.field("input", pa.string()),  # a JSON object of what a runner needs besides the URI
     ]
 )
 
@@ -188,6 +189,7 @@ def _table(batch: Candidates, shards: NDArray[np.int64], first_row: int) -> pa.T
         pa.array(classes, pa.string()),
         pa.array(messages, pa.string()),
         pa.array(batch.columns, pa.string()),
+        pa.array([batch.inputs.get(at) for at in range(count)], pa.string()),
     ]
     return pa.Table.from_arrays(columns, schema=PLAN_SCHEMA)
 

@@ -30,7 +30,7 @@ from pagemill_core.errors import EXIT_BUG, ItemError, PagemillError, RetriableEr
 from pagemill_core.work.conditional import Backoff
 from pagemill_worker.items import ItemFailure, PlannedItem
 from pagemill_worker.work import frames
-from pagemill_worker.work.runner import Prepared, Processed, Runner
+from pagemill_worker.work.runner import LongRunner, Prepared, Processed, Runner
 
 PREPARE_PATIENCE_S = 600.0
 PR_SET_PDEATHSIG = 1
@@ -47,10 +47,16 @@ class Child:
         self._todo: queue.SimpleQueue[PlannedItem | None] = queue.SimpleQueue()
         # One batch at work and one ready: more would only hold memory.
         self._ready: queue.Queue[Prepared | None] = queue.Queue(maxsize=max(1, runner.batch_size * runner.threads))
+        self._preparers = int(getattr(runner, "prepare_threads", 1))
+        self._preparing = self._preparers
+        self._preparing_lock = threading.Lock()
+        self._at_work: list[int] = []
+        if isinstance(runner, LongRunner):
+            runner.listen(lambda: self._send({"at": self._at_work}))
 
     def run(self) -> None:
         """Answer items until the input ends. Raises: what a thread raised."""
-        steps = [self._read, self._prepare, *[self._process] * self._runner.threads]
+        steps = [self._read, *[self._prepare] * self._preparers, *[self._process] * self._runner.threads]
         with ThreadPoolExecutor(len(steps)) as executor:
             futures = [executor.submit(step) for step in steps]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
@@ -71,7 +77,8 @@ class Child:
     def _read(self) -> None:
         while (message := frames.read(self._source)) is not None:
             self._todo.put(item_from_message(message["item"]))
-        self._todo.put(None)
+        for _ in range(self._preparers):
+            self._todo.put(None)
 
     def _prepare(self) -> None:
         while (item := self._todo.get()) is not None:
@@ -88,7 +95,11 @@ class Child:
                     break
                 except RetriableError as error:
                     backoff.wait(error)
-        self._ready.put(None)
+        with self._preparing_lock:
+            self._preparing -= 1
+            is_last = not self._preparing
+        if is_last:
+            self._ready.put(None)
 
     def _process(self) -> None:
         batch: list[Prepared] = []
@@ -105,7 +116,8 @@ class Child:
                 return
 
     def _infer(self, batch: list[Prepared]) -> None:
-        self._send({"at": [prepared.item.row for prepared in batch]})
+        self._at_work = [prepared.item.row for prepared in batch]
+        self._send({"at": self._at_work})
         started = time.perf_counter()
         answers = self._runner.process(batch)
         seconds = (time.perf_counter() - started) / len(batch)
@@ -124,12 +136,13 @@ class Child:
                 "versionRead": prepared.version_read if prepared else None,
                 "sizeBytes": prepared.size_bytes if prepared else 0,
                 "apiCost": answer.api_cost,
-            }
+            },
+            answer.data,
         )
 
-    def _send(self, message: Mapping[str, Any]) -> None:
+    def _send(self, message: Mapping[str, Any], data: bytes | None = None) -> None:
         with self._sink_lock:
-            self._sink.write(frames.encode(message))
+            self._sink.write(frames.encode(message, data))
             self._sink.flush()
 
 
@@ -143,6 +156,7 @@ def item_to_message(item: PlannedItem) -> dict[str, Any]:
         "sizeBytes": item.size_bytes,
         "version": item.version,
         "earlierVersion": item.earlier_version,
+        "input": dict(item.input),
     }
 
 
@@ -155,6 +169,7 @@ def item_from_message(message: Mapping[str, Any]) -> PlannedItem:
         size_bytes=message["sizeBytes"],
         version=message["version"],
         earlier_version=message["earlierVersion"],
+        input=message["input"],
     )
 
 

@@ -1,4 +1,4 @@
-"""Messages between the supervisor and its children: framed JSON over pipes.
+"""Messages between the supervisor and its children: framed JSON over pipes, with bytes beside it where they are large.
 
 Layer: `worker.work`; no knowledge of what the messages mean. JSON, because a child handles files from strangers and
 nothing that comes out of it may run code in the supervisor.
@@ -11,15 +11,16 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-_LENGTH = struct.Struct("<I")
-MAX_FRAME_BYTES = 256 << 20
+_LENGTHS = struct.Struct("<II")
+MAX_FRAME_BYTES = 1 << 30
+DATA = "data"  # where a decoded message holds the bytes that came with it
 Message = Mapping[str, Any]
 
 
-def encode(message: Message) -> bytes:
-    """`message` as one frame: four bytes of length, little endian, then JSON."""
+def encode(message: Message, data: bytes | None = None) -> bytes:
+    """`message` as one frame: the lengths of its two parts, each four bytes, little endian; JSON; `data`."""
     body = json.dumps(message, separators=(",", ":"), allow_nan=False).encode()
-    return _LENGTH.pack(len(body)) + body
+    return b"".join((_LENGTHS.pack(len(body), len(data or b"")), body, data or b""))
 
 
 class Decoder:
@@ -31,27 +32,32 @@ class Decoder:
     def feed(self, data: bytes) -> Iterator[dict[str, Any]]:
         """The messages that `data` completes. Raises: ValueError when the stream is not ours."""
         self._buffer += data
-        while len(self._buffer) >= _LENGTH.size:
-            (length,) = _LENGTH.unpack_from(self._buffer)
-            if length > MAX_FRAME_BYTES:
-                raise ValueError(f"a frame of {length} bytes")
-            end = _LENGTH.size + length
+        while len(self._buffer) >= _LENGTHS.size:
+            body, attached = _LENGTHS.unpack_from(self._buffer)
+            if body + attached > MAX_FRAME_BYTES:
+                raise ValueError(f"a frame of {body + attached} bytes")
+            end = _LENGTHS.size + body + attached
             if len(self._buffer) < end:
                 return
-            body = bytes(self._buffer[_LENGTH.size : end])
+            frame = bytes(memoryview(self._buffer)[_LENGTHS.size : end])
             del self._buffer[:end]
-            message = json.loads(body)
-            if not isinstance(message, dict):
-                raise ValueError("a frame that is no object")
-            yield message
+            yield _message(frame[:body], frame[body:])
 
 
 def read(stream: IO[bytes]) -> dict[str, Any] | None:
     """The next message, None at the end of the stream. Blocks."""
-    header = stream.read(_LENGTH.size)
-    if len(header) < _LENGTH.size:
+    header = stream.read(_LENGTHS.size)
+    if len(header) < _LENGTHS.size:
         return None
-    (length,) = _LENGTH.unpack(header)
-    body = stream.read(length)
-    message: dict[str, Any] | None = json.loads(body) if len(body) == length else None
+    body, attached = _LENGTHS.unpack(header)
+    frame = stream.read(body + attached)
+    return _message(frame[:body], frame[body:]) if len(frame) == body + attached else None
+
+
+def _message(body: bytes, data: bytes) -> dict[str, Any]:
+    message = json.loads(body)
+    if not isinstance(message, dict):
+        raise ValueError("a frame that is no object")
+    if data:
+        message[DATA] = data
     return message

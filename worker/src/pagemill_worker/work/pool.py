@@ -271,6 +271,7 @@ class Pool:
             failure=ItemFailure(**failure) if failure else None,
             seconds=message["seconds"],
             version_read=message["versionRead"],
+            data=message.get(frames.DATA),
         )
         self._answers.append(Answer(result, api_cost=message["apiCost"], size_bytes=message["sizeBytes"]))
         limit = self._settings.recycle_after_items

@@ -6,9 +6,9 @@ Layer: `worker.work`. A runner lives in one child; `prepare` runs in its fetch t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from pagemill_worker.items import ItemFailure, PlannedItem, Status
 
@@ -26,17 +26,19 @@ class Prepared:
 
 @dataclass(frozen=True, slots=True)
 class Processed:
-    """How one prepared item ended; `payload` is JSON-able and goes into the committed shard as it is."""
+    """How one prepared item ended; `payload` (JSON-able) and `data` go into the committed shard as they are."""
 
     status: Status
     payload: Mapping[str, Any] | None = None
     failure: ItemFailure | None = None
     seconds: Mapping[str, float] | None = None
     api_cost: float = 0.0
+    data: bytes | None = None
 
 
 class Runner(Protocol):
-    """A loaded model with its input path. Made once a process."""
+    """A loaded model with its input path. Made once a process; `prepare` runs in one thread, or in `prepare_threads`
+    where a runner has that attribute."""
 
     batch_size: int
     threads: int
@@ -52,3 +54,11 @@ class Runner(Protocol):
 
     def close(self) -> None:
         """Free models and connections."""
+
+
+@runtime_checkable
+class LongRunner(Protocol):
+    """A runner whose items may take longer than the time limit of one: it says meanwhile that it gets on."""
+
+    def listen(self, alive: Callable[[], None]) -> None:
+        """Take what to call from `process` when some of an item is done; each call starts its time limit anew."""

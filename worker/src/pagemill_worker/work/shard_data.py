@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
 import pyarrow as pa
@@ -41,6 +41,8 @@ SCHEMA = pa.schema(
         pa.field("error_message", pa.string()),
         pa.field("payload", pa.string()),  # the engine's result as JSON
         pa.field("seconds", pa.string(), nullable=False),  # seconds by stage as JSON
+        pa.field("input", pa.string()),  # of failed items, for a retry; the plan has everybody's
+        pa.field("data", pa.large_binary()),  # an encoder's rows
     ]
 )
 
@@ -48,26 +50,44 @@ SCHEMA = pa.schema(
 def encode(results: Iterable[ItemResult], fingerprint: str) -> bytes:
     """Rows in ascending `row` order as one Parquet file with the fingerprint in its footer."""
     ordered = sorted(results, key=lambda result: result.item.row)
-    table = pa.Table.from_pylist([_to_row(result) for result in ordered], schema=SCHEMA)
-    table = table.replace_schema_metadata({FINGERPRINT_META: fingerprint.encode()})
+    # A column at a time: a dict a row would cost ten times as much.
+    columns = [
+        pa.array([write(result) for result in ordered], SCHEMA.field(name).type) for name, write in _WRITERS.items()
+    ]
+    table = pa.Table.from_arrays(columns, schema=SCHEMA.with_metadata({FINGERPRINT_META: fingerprint.encode()}))
     sink = pa.BufferOutputStream()
-    pq.write_table(table, sink, compression="zstd", use_dictionary=False, write_statistics=False)
+    pq.write_table(table, sink, compression=_COMPRESSION, use_dictionary=False, write_statistics=False)
     return cast(bytes, sink.getvalue().to_pybytes())
 
 
 def decode(data: bytes, fingerprint: str, key: str) -> list[ItemResult]:
-    """The rows of a file that `encode` wrote.
+    """The rows of a file that `encode` wrote. Raises: as `read_table`."""
+    table = read_table(data, fingerprint, key)
+    columns = (table.column(name).to_pylist() for name in SCHEMA.names)
+    return [_from_row(row) for row in zip(*columns, strict=True)]
 
+
+def read_table(data: bytes, fingerprint: str, key: str, columns: Sequence[str] | None = None) -> pa.Table:
+    """The columns of a file that `encode` wrote, as they lie there; all of SCHEMA, or the ones named.
+
+    For readers of a million rows, which need not become objects each.
     Raises: IntegrityError naming `key` when it is damaged, or was made with another fingerprint.
     """
+    wanted = SCHEMA if columns is None else pa.schema([SCHEMA.field(name) for name in columns])
     try:
-        table = pq.read_table(pa.BufferReader(data))
-    except (pa.ArrowInvalid, OSError) as error:
+        file = pq.ParquetFile(pa.BufferReader(data))
+        there = [name for name in wanted.names if name in file.schema_arrow.names]
+        table = file.read(columns=there, use_threads=False)
+        for field in wanted:  # a column that releases before this one did not write is null
+            if field.name not in there and field.nullable:
+                table = table.append_column(field, pa.nulls(len(table), field.type))
+        table = table.select(wanted.names)
+    except (pa.ArrowException, OSError, KeyError) as error:
         raise IntegrityError(f"{key} cannot be read: {error}") from error
-    found = (table.schema.metadata or {}).get(FINGERPRINT_META, b"").decode()
+    found = (file.schema_arrow.metadata or {}).get(FINGERPRINT_META, b"").decode()
     if found != fingerprint:
         raise IntegrityError(f"{key} was made with fingerprint {found[:12]}, not {fingerprint[:12]}")
-    return [_from_row(row) for row in table.to_pylist()]
+    return table
 
 
 def count(results: Sequence[ItemResult]) -> Counts:
@@ -106,50 +126,71 @@ def failure_samples(results: Iterable[ItemResult]) -> list[FailureSample]:
     ]
 
 
-def _to_row(result: ItemResult) -> dict[str, Any]:
-    item, failure = result.item, result.failure
-    return {
-        "row": item.row,
-        "id": _storable(item.id),
-        "uri": _storable(item.uri),
-        "page": item.page,
-        "size_bytes": item.size_bytes,
-        "version": item.version,
-        "version_read": result.version_read,
-        "columns": _dump(item.columns),
-        "status": result.status,
-        "error_class": failure.error_class if failure else None,
-        "error_message": _storable(failure.message) if failure else None,
-        "payload": _dump(result.payload) if result.payload is not None else None,
-        "seconds": _dump(result.seconds),
-    }
-
-
-def _from_row(row: Mapping[str, Any]) -> ItemResult:
-    failure = ItemFailure(row["error_class"], row["error_message"] or "") if row["error_class"] else None
+def _from_row(row: tuple[Any, ...]) -> ItemResult:
+    (number, item_id, uri, page, size_bytes, version, version_read, columns, status) = row[:9]
+    (error_class, error_message, payload, seconds, given, data) = row[9:]
+    failure = ItemFailure(error_class, error_message or "") if error_class else None
     return ItemResult(
         item=PlannedItem(
-            row=row["row"],
-            id=row["id"],
-            uri=row["uri"],
-            page=row["page"],
-            size_bytes=row["size_bytes"],
-            version=row["version"],
-            columns=json.loads(row["columns"]),
-            failure=failure if row["status"] == "failed" else None,
+            row=number,
+            id=item_id,
+            uri=uri,
+            page=page,
+            size_bytes=size_bytes,
+            version=version,
+            columns=_load(columns),
+            failure=failure if status == "failed" else None,
+            input=_load(given),
         ),
-        status=cast(Status, row["status"]),
-        payload=json.loads(row["payload"]) if row["payload"] is not None else None,
+        status=cast(Status, status),
+        payload=None if payload is None else json.loads(payload),
         failure=failure,
-        seconds=json.loads(row["seconds"]),
-        version_read=row["version_read"],
+        seconds=_load(seconds),
+        version_read=version_read,
+        data=data,
     )
 
 
+def _load(text: str | None) -> dict[str, Any]:
+    if text is None or text == "{}":
+        return {}
+    loaded: dict[str, Any] = json.loads(text)
+    return loaded
+
+
+_encode_json = json.JSONEncoder(ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+
+
 def _dump(value: object) -> str:
-    return _storable(json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False))
+    return _storable(_encode_json(value)) if value else "{}"
 
 
 def _storable(text: str) -> str:
     """`text` without halves of surrogate pairs, which no UTF-8 file can hold; ids with one are refused at plan time."""
-    return text.encode("utf-8", "replace").decode()
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def _input_of(result: ItemResult) -> str | None:
+    return _dump(result.item.input) if result.failure and result.item.input else None
+
+
+# By the names of SCHEMA and in its order.
+_WRITERS: dict[str, Callable[[ItemResult], object]] = {
+    "row": lambda result: result.item.row,
+    "id": lambda result: _storable(result.item.id),
+    "uri": lambda result: _storable(result.item.uri),
+    "page": lambda result: result.item.page,
+    "size_bytes": lambda result: result.item.size_bytes,
+    "version": lambda result: result.item.version,
+    "version_read": lambda result: result.version_read,
+    "columns": lambda result: _dump(result.item.columns),
+    "status": lambda result: result.status,
+    "error_class": lambda result: result.failure.error_class if result.failure else None,
+    "error_message": lambda result: _storable(result.failure.message) if result.failure else None,
+    "payload": lambda result: None if result.payload is None else _dump(result.payload),
+    "seconds": lambda result: _dump(result.seconds),
+    "input": _input_of,
+    "data": lambda result: result.data,
+}
+# Vectors do not compress, and trying costs more than everything else here.
+_COMPRESSION = {name: "none" if name == "data" else "zstd" for name in SCHEMA.names}

@@ -1,4 +1,4 @@
-"""The work step of an OcrJob: a pool of engine processes and a session over some shards.
+"""The work step of a job: a pool of engine processes and a session over some shards.
 
 Layer: `worker.work`, its top. Used by a pod for its index and by `pagemill run` for everything.
 """
@@ -17,21 +17,14 @@ from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.records import Marker, PlanPointer, UsageRecord
 from pagemill_core.work.usage import put_usage
 from pagemill_worker.environment import JobEnvironment
-from pagemill_worker.finalize.ocr import OcrKind
+from pagemill_worker.finalize.committed import CommittedRun
 from pagemill_worker.machine import host_memory_bytes, machine
 from pagemill_worker.metrics import WorkerMetrics
-from pagemill_worker.ocr.engine import EngineAdapter, max_in_flight, page_limit_s
-from pagemill_worker.ocr.job import engine_settings, image_limits
-from pagemill_worker.ocr.runner import setup_message
-from pagemill_worker.ocr.settings import OcrSettings
-from pagemill_worker.ocr.threads import engine_environment
-from pagemill_worker.work.child_environment import split
-from pagemill_worker.work.pool import Answer, Pool, PoolSettings
+from pagemill_worker.work.pool import Answer, Pool
 from pagemill_worker.work.session import Hooks, Session, SessionResult, SessionSettings
 
 USAGE_EVERY_S = 60.0
 USAGE_EVERY_WITH_API_S = 10.0
-RECYCLE_AFTER_ITEMS = 2000  # arbitrary; engines leak a little, and a restart costs a few seconds
 MEMORY_SHARE = 0.9  # of the cgroup's memory for the children; the supervisor needs the rest
 
 
@@ -112,28 +105,8 @@ class UsageClock:
         put_usage(self._writer, self._layout, self.record)
 
 
-def pool_settings(environment: JobEnvironment, engine: EngineAdapter, options: WorkOptions) -> PoolSettings:
-    """How this job's engine processes are made and watched."""
-    settings = engine_settings(environment.job, environment.api_key.get_secret_value())
-    threads = max_in_flight(engine, settings)
-    memory = options.memory_bytes or memory_per_process(options.processes)
-    setup = setup_message(settings, image_limits(environment.job), environment.s3, environment.allowed_hosts, threads)
-    given = split(options.environment)
-    return PoolSettings(
-        setup={**setup, "environment": given.by_pipe},
-        processes=options.processes,
-        environment={**given.plain, **engine_environment(OcrSettings())},
-        depth=2 * threads,
-        item_timeout_s=page_limit_s(engine, settings),
-        memory_bytes=memory,
-        max_deaths=environment.job.spec.effective_retries.effective_per_item,
-        recycle_after_items=RECYCLE_AFTER_ITEMS,
-        stderr=options.stderr,
-    )
-
-
 def work_step(
-    kind: OcrKind, pool: Pool, shards: Iterable[int], options: WorkOptions, listeners: Listeners
+    kind: CommittedRun, pool: Pool, shards: Iterable[int], options: WorkOptions, listeners: Listeners
 ) -> SessionResult:
     """Do `shards`, those that are done excepted, with a pool that is closed afterwards; it may be running already.
 

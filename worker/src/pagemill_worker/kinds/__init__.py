@@ -1,0 +1,22 @@
+"""What a kind of job brings to the three steps. `kind_of` is the door; one module a kind.
+
+Layer: above `plan`, `work` and `finalize`, below `pod` and the command.
+"""
+
+from __future__ import annotations
+
+from pagemill_core.api.v1alpha1 import OcrJob
+from pagemill_worker.environment import JobEnvironment
+from pagemill_worker.kinds.kind import JobKind
+from pagemill_worker.kinds.ocr import OcrJobKind
+
+__all__ = ["JobKind", "kind_of"]
+
+
+def kind_of(environment: JobEnvironment) -> JobKind:
+    """The kind of the environment's job, bound to it."""
+    if isinstance(environment.job, OcrJob):
+        return OcrJobKind(environment, environment.job)
+    from pagemill_worker.kinds.embedding import EmbeddingJobKind
+
+    return EmbeddingJobKind(environment, environment.job)
