@@ -442,15 +442,6 @@ def test_file_of_several_jobs_runs_in_the_order_of_its_dependencies(shell: Shell
     assert shell("status", "job.yaml", "--job", "second").status == 0
 
 
-VECTORS = {
-    **job("vectors"),
-    "kind": "EmbeddingJob",
-    "spec": {
-        "source": {"images": {"uri": "p"}},
-        "visual": {"model": {"name": "siglip-so400m-patch14-384"}},
-        "output": {"uri": "o"},
-    },
-}
 
 
 @pytest.mark.parametrize(

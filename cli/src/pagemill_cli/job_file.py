@@ -6,6 +6,7 @@ Layer: `cli`.
 from __future__ import annotations
 
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from pydantic import SecretStr
@@ -19,8 +20,17 @@ from pagemill_core.work.pod import s3_settings
 from pagemill_worker.environment import JobEnvironment
 
 
-def read_jobs(path: str) -> tuple[list[Job], list[str], Path]:
-    """The jobs of a file ("-": standard input), warnings, and the folder its relative paths start from.
+@dataclass(frozen=True, slots=True)
+class JobsOfFile:
+    """The jobs of a file; `base` is the folder that its relative paths start from."""
+
+    jobs: tuple[Job, ...]
+    warnings: tuple[str, ...]
+    base: Path
+
+
+def read_jobs(path: str) -> JobsOfFile:
+    """The jobs of a file ("-": standard input).
 
     Raises: InvalidSpecError with every problem and its place.
     """
@@ -36,7 +46,7 @@ def read_jobs(path: str) -> tuple[list[Job], list[str], Path]:
             raise InvalidSpecError(f"{path} cannot be read: {error}") from error
         base = file.resolve().parent
     loaded = parse_jobs(text, origin=path)
-    return list(loaded.jobs), [str(warning) for warning in loaded.warnings], base
+    return JobsOfFile(tuple(loaded.jobs), tuple(str(warning) for warning in loaded.warnings), base)
 
 
 def store_settings(job: Job, settings: CliSettings) -> S3Settings:
@@ -52,13 +62,29 @@ def store_settings(job: Job, settings: CliSettings) -> S3Settings:
     return found.model_copy(update={name: value for name, value in ours.items() if value})
 
 
-def environment_of(job: Job, base: Path, settings: CliSettings, api_key: str = "") -> JobEnvironment:
-    """The environment of a job on this machine."""
+def environment_of(job: Job, file: JobsOfFile, settings: CliSettings, api_key: str = "") -> JobEnvironment:
+    """The environment of a job on this machine. Raises: InvalidSpecError when its source names a job of another file."""
     return JobEnvironment(
         job=job,
-        base=base,
+        base=file.base,
         s3=store_settings(job, settings),
         api_key=SecretStr(api_key) if api_key else settings.api_key,
         allowed_hosts=tuple(host.strip() for host in settings.allowed_hosts.split(",") if host.strip()),
         price_per_hour=str(settings.price_per_hour),
+        source_uri=_source_uri(job, file),
     )
+
+
+def _source_uri(job: Job, file: JobsOfFile) -> str:
+    """The output of the job that the source names, "" when it names none."""
+    named = job.spec.source_job
+    if named is None:
+        return ""
+    found = (each for each in file.jobs if (each.kind, each.metadata.name) == (named.kind, named.name))
+    uri = next((each.spec.output.uri for each in found), None)
+    if uri is None:
+        raise InvalidSpecError(
+            f"{job.metadata.name}: the source names {named.kind} {named.name}, which is not in this file",
+            advice="put both jobs into one file, or name the other one's output: source.ocrJob.uri",
+        )
+    return uri if "://" in uri else str(file.base / uri)

@@ -131,6 +131,7 @@ class Cache:
             is_complete=is_current and custom.status.is_true(ConditionType.COMPLETE),
             is_failed=is_current and custom.status.is_true(ConditionType.FAILED),
             path=self._circle(asking, key),
+            output_uri=custom.job.spec.output.uri if custom.job is not None else "",
         )
 
     def _waits_for(self, key: Key) -> tuple[Key, ...]:

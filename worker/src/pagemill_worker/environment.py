@@ -40,7 +40,7 @@ class JobEnvironment:
     `base` is the folder that relative paths of the job's file start from. `s3` is how every s3:// URI of the job is
     reached. `api_key` is a remote engine's, never written anywhere. `allowed_hosts` are host names and networks that
     may be fetched from although they are private. `pool` and `price_per_hour` (a decimal string) are what a machine is
-    called and costs here.
+    called and costs here. `source_uri` is the output of the job that the source names instead of a place.
     """
 
     job: Job
@@ -50,6 +50,7 @@ class JobEnvironment:
     allowed_hosts: tuple[str, ...] = ()
     pool: str = "local"
     price_per_hour: str = "0"
+    source_uri: str = ""
     clock: Clock = field(default_factory=SystemClock)
 
     def absolute(self, uri: str) -> str:
@@ -75,6 +76,8 @@ class JobEnvironment:
             value = getattr(part, name)
             if isinstance(value, ApiModel):
                 update[name] = self._absolute_fields(value)
+            elif value is None and name == "uri" and getattr(part, "name", None) is not None:
+                update[name] = self.source_uri or None
             elif isinstance(value, str) and (name == "uri" or name.endswith("_uri") or name == "annotations"):
                 update[name] = self.absolute(value)
         return part.model_copy(update=update)

@@ -227,6 +227,7 @@ def environment_of(task: PodTask) -> JobEnvironment:
         allowed_hosts=tuple(host.strip() for host in task.allowed_hosts.split(",") if host.strip()),
         pool=task.pool,
         price_per_hour=task.price_per_hour,
+        source_uri=task.source_uri,
     )
 
 

@@ -53,7 +53,7 @@ def named_job(text: str, job_name: str = "") -> tuple[JobRef, str]:
     """The job that an argument means, and the namespace that its file names. Raises: InvalidSpecError."""
     if text != "-" and not text.endswith((".yaml", ".yml", ".json")):
         return ref(text), ""
-    found = [job for job in read_jobs(text)[0] if not job_name or job.metadata.name == job_name]
+    found = [job for job in read_jobs(text).jobs if not job_name or job.metadata.name == job_name]
     if len(found) != 1 or found[0].metadata.name is None:
         names = ", ".join(str(job.metadata.name) for job in found) or "none of that name"
         raise InvalidSpecError(f"{text} must hold the one job that is meant; it holds {names}", advice="--job NAME")

@@ -38,11 +38,11 @@ def run(
 
     Example: pagemill run job.yaml --processes 4
     """
-    jobs, warnings, base = read_jobs(file)
-    for warning in warnings:
+    found = read_jobs(file)
+    for warning in found.warnings:
         Console(stderr=True).print(f"[yellow]Warning:[/] {escape(warning)}", highlight=False)
     settings = read_settings()
-    environments = [environment_of(job, base, settings, api_key) for job in in_order(jobs)]
+    environments = [environment_of(job, found, settings, api_key) for job in in_order(found.jobs)]
     request = RunRequest(processes=processes, log=log, quiet=quiet, wait=wait, output=output, file=file)
     raise typer.Exit(run_and_print(environments, request))
 

@@ -22,7 +22,7 @@ from rich.table import Table
 from pagemill_cli.commands.arguments import OutputFormat, out, print_json
 from pagemill_cli.local.run import EXIT_BY_REASON, RunOptions, RunResult, run_job
 from pagemill_cli.show import Progress, duration
-from pagemill_core.api.v1alpha1 import Job
+from pagemill_core.api.v1alpha1 import Job, OcrJob
 from pagemill_core.errors import EXIT_INTERRUPTED, InvalidSpecError, OutputBusyError
 from pagemill_core.storage.open import join_uri
 from pagemill_worker.environment import JobEnvironment
@@ -177,13 +177,19 @@ def _summary(console: Console, environment: JobEnvironment, result: RunResult, f
         grid.add_row("Time", duration(result.outcome.spent.seconds))
     if result.outcome.spent.cost:
         grid.add_row("Cost", f"{result.outcome.spent.cost:.4f}")
-    grid.add_row("Results", escape(join_uri(result.output_uri, environment.job.spec.output.effective_prefix)))
+    grid.add_row("Results", escape(_results(environment, result)))
     if not reason or reason == "TooManyFailures":
         grid.add_row("Report", escape(join_uri(result.output_uri, REPORT_KEY)))
     for warning in result.warnings:
         grid.add_row("Note", escape(warning))
     console.print(grid)
     _next_steps(console, result, file)
+
+
+def _results(environment: JobEnvironment, result: RunResult) -> str:
+    """Where the results are: an OcrJob's below its prefix, an EmbeddingJob's at the output itself."""
+    job = environment.job
+    return join_uri(result.output_uri, job.spec.output.effective_prefix) if isinstance(job, OcrJob) else result.output_uri
 
 
 def _next_steps(console: Console, result: RunResult, file: str) -> None:

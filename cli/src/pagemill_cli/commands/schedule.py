@@ -78,7 +78,8 @@ def schedule(
 
 
 def _chosen(file: str, job: str) -> Job:
-    found, warnings, _ = read_jobs(file)
+    read = read_jobs(file)
+    found, warnings = read.jobs, read.warnings
     for warning in warnings:
         Console(stderr=True).print(f"[yellow]Warning:[/] {escape(warning)}", highlight=False)
     chosen = [one for one in found if not job or one.metadata.name == job]

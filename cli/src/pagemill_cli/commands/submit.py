@@ -57,7 +57,8 @@ def submit(
 
     Example: pagemill submit job.yaml --namespace scans --wait
     """
-    found, warnings, _ = read_jobs(file)
+    read = read_jobs(file)
+    found, warnings = read.jobs, read.warnings
     for warning in warnings:
         Console(stderr=True).print(f"[yellow]Warning:[/] {escape(warning)}", highlight=False)
     chosen = [one for one in in_order(found) if not job or one.metadata.name == job]

@@ -6,6 +6,7 @@ Layer: `cli.output`, its bottom.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -71,8 +72,8 @@ def open_target(named: str, settings: CliSettings, job_name: str = "") -> Target
 
 def environment_of_file(file: str, settings: CliSettings, job_name: str = "", api_key: str = "") -> JobEnvironment:
     """The one job of a file, or the one of that name. Raises: InvalidSpecError."""
-    jobs, _, base = read_jobs(file)
-    return environment_of(_chosen(jobs, file, job_name), base, settings, api_key)
+    found = read_jobs(file)
+    return environment_of(_chosen(found.jobs, file, job_name), found, settings, api_key)
 
 
 def bare_s3(settings: CliSettings) -> S3Settings:
@@ -113,7 +114,7 @@ def layout_of(entry: RunEntry) -> RunLayout:
     return RunLayout(run_id(entry.seq, entry.work_key))
 
 
-def _chosen(jobs: list[Job], file: str, job_name: str) -> Job:
+def _chosen(jobs: Sequence[Job], file: str, job_name: str) -> Job:
     found = [job for job in jobs if not job_name or job.metadata.name == job_name]
     if len(found) == 1:
         return found[0]

@@ -80,6 +80,7 @@ class PodTask(BaseModel):
     step: PodStep = Field(description="plan, work or finalize")
     run: str = Field(description="the run on the output, such as 00000007-9c66e1f0")
     output_uri: str = Field(description="the root of the output's store, as spec.output.uri")
+    source_uri: str = Field(default="", description="output of the job that spec.source names, if it names one")
     owner: str = Field(description="uid of the job: the owner that the ledger entry names while this work is wanted")
     epoch: int = Field(ge=1, description="the ledger entry's epoch; with another owner or epoch in it the pod stops")
     job_path: Path = Field(default=JOB_PATH, description="the job as JSON, without status")

@@ -163,6 +163,7 @@ class PlanPointer(Record):
     source_uri: str = ""
     parts: list[PlanPart] = []
     columns: list[str] = []
+    column_types: dict[str, str] = {}
     warnings: list[str] = []
     planned_at: str = ""
 

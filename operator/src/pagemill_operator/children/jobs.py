@@ -38,7 +38,7 @@ _SINGLE_BACKOFF = 4  # a plan or finalize pod that dies is started again; marker
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunParts:
-    """A run that Jobs are made for, and with what."""
+    """A run that Jobs are made for, and with what; `source_uri` is the output of the job that its source names."""
 
     custom: Custom
     job: Job
@@ -46,6 +46,7 @@ class RunParts:
     image: WorkerImage
     run: str
     epoch: int
+    source_uri: str = ""
 
     @property
     def pool(self) -> Pool:
@@ -117,6 +118,7 @@ def _task(parts: RunParts, step: PodStep, pool: Pool) -> PodTask:
         step=step,
         run=parts.run,
         output_uri=parts.job.spec.output.uri,
+        source_uri=parts.source_uri,
         owner=parts.custom.uid,
         epoch=parts.epoch,
         pool=pool.name,

@@ -18,13 +18,14 @@ from pagemill_operator.store_view import StoreSight
 
 @dataclass(frozen=True, slots=True)
 class DependencyState:
-    """A job of dependsOn as it is now. `path` leads back to the asking job when they wait for each other."""
+    """A job that is waited for, as it is now. `path` leads back to the asking job when they wait for each other."""
 
     key: Key
     exists: bool
     is_complete: bool
     is_failed: bool
     path: tuple[Key, ...] = ()
+    output_uri: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -134,6 +134,11 @@ class OcrJobSpec(JobSpec, OcrWork):
         return {"output.files": self.files_of(OcrOutput(uri=self.output.uri))}
 
     @property
+    def source_job(self) -> None:
+        """The job whose output is the source: an OcrJob reads no job's output."""
+        return None
+
+    @property
     def all_dependencies(self) -> tuple[Dependency, ...]:
         """Jobs that must be complete before this one starts."""
         return () if self.depends_on is None else self.depends_on
@@ -209,15 +214,21 @@ class EmbeddingJobSpec(JobSpec, EmbeddingWork):
         }
 
     @property
-    def all_dependencies(self) -> tuple[Dependency, ...]:
-        """Jobs that must be complete before this one starts, those named by the source among them."""
-        found = () if self.depends_on is None else self.depends_on
+    def source_job(self) -> Dependency | None:
+        """The job whose output is the source, when the source names a job."""
         ocr, embedding = self.source.ocr_job, self.source.embedding_job
         if ocr is not None and ocr.name is not None:
-            found += (Dependency(kind="OcrJob", name=ocr.name),)
+            return Dependency(kind="OcrJob", name=ocr.name)
         if embedding is not None and embedding.name is not None:
-            found += (Dependency(kind="EmbeddingJob", name=embedding.name),)
-        return tuple(dict.fromkeys(found))
+            return Dependency(kind="EmbeddingJob", name=embedding.name)
+        return None
+
+    @property
+    def all_dependencies(self) -> tuple[Dependency, ...]:
+        """Jobs that must be complete before this one starts, the one that the source names among them."""
+        found = () if self.depends_on is None else self.depends_on
+        named = self.source_job
+        return tuple(dict.fromkeys(found if named is None else (*found, named)))
 
 
 class OcrJob(ApiModel):
