@@ -2,7 +2,7 @@
 # a package registry are enough, and root is needed by `make test` alone, for Debian packages that are missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint verify generate format bench bench-operator chaos requirements clean
+.PHONY: help demo demo-search test lint verify generate format bench bench-operator chaos requirements clean
 .PHONY: cluster-up cluster-down cluster-status test-cluster chaos-cluster chart-check chart-readme
 MAKEFLAGS += --no-print-directory
 export ORT_DISABLE_TELEMETRY = 1
@@ -16,6 +16,9 @@ help: ## Say what can be made (this)
 
 demo: ## Read real pages into an embedded S3 server and show the result
 	@py=$$(tools/bootstrap demo) && exec "$$py" tools/demo.py
+
+demo-search: ## Find real photographs by a sentence and by a picture
+	@py=$$(tools/bootstrap demo-search) && exec "$$py" tools/demo_search.py
 
 # The cluster's and the chart's tests are `make test-cluster`, until all have been seen to pass from cold on two cores.
 test: ## Run what every change must pass: lint, verify, tests
@@ -75,5 +78,5 @@ requirements: ## Compile requirements/*.txt anew (UPGRADE=1: to the newest versi
 	@$(in_test_env) exec "$$py" tools/compile_requirements.py $(if $(UPGRADE),--upgrade)
 
 clean: ## Delete environments, caches and the demo's output
-	rm -rf .venv .venv-demo .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis demo build dist
+	rm -rf .venv .venv-demo .venv-demo-search .cache .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis demo build dist
 	find core operator worker cli tests tools benchmarks -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

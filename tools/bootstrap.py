@@ -65,10 +65,11 @@ class Environment:
         return self.stamp.read_text(encoding="utf-8") == self.digest()
 
 
+# The test environment holds all that the demos need: whoever has it need not install twice.
 TEST = Environment(ROOT / ".venv", ROOT / "requirements" / "test.txt")
 DEMO = Environment(ROOT / ".venv-demo", ROOT / "requirements" / "demo.txt")
-# The test environment holds all that the demo needs: whoever has it need not install twice.
-CHOICES = {"test": (TEST,), "demo": (TEST, DEMO)}
+DEMO_SEARCH = Environment(ROOT / ".venv-demo-search", ROOT / "requirements" / "demo-search.txt")
+CHOICES = {"test": (TEST,), "demo": (TEST, DEMO), "demo-search": (TEST, DEMO_SEARCH)}
 
 
 def say(text: str) -> None:

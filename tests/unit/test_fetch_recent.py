@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from pagemill_core.errors import FetchFailed
-from pagemill_worker.fetch.fetched import Fetched, shown_uri
+from pagemill_worker.fetch.fetched import Fetched, Span, shown_uri
 from pagemill_worker.fetch.recent import RecentFetcher
 
 
@@ -31,6 +31,12 @@ class CountingFetcher:
 
     def fetch_if_changed(self, uri: str, *, earlier_version: str, max_bytes: int) -> Fetched | None:
         return None
+
+    def fetch_range(self, uri: str, span: Span, *, expected_version: str | None = None) -> Fetched:
+        raise FetchFailed("no")
+
+    def size_of(self, uri: str, *, expected_version: str | None = None) -> int:
+        raise FetchFailed("no")
 
 
 def test_recent_same_file_again_is_not_fetched_again() -> None:

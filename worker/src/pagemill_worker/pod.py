@@ -97,6 +97,7 @@ class Pod:
             memory_bytes=self._memory_per_process(),
             memory_rung=self.task.memory_rung,
             can_have_more_memory=self.task.can_have_more_memory,
+            planned=pointer.fingerprint_fields,
         )
         pool = self.kind.pool_settings(options)
         listeners = Listeners(

@@ -11,7 +11,9 @@ import typer
 from pagemill_cli.commands import (
     cat,
     control,
+    dedup,
     engines,
+    export,
     gc,
     logs,
     models,
@@ -21,6 +23,7 @@ from pagemill_cli.commands import (
     runs,
     schedule,
     schema,
+    search,
     status,
     submit,
     verify,
@@ -46,6 +49,9 @@ def register(app: typer.Typer) -> None:
     app.command("cancel", rich_help_panel=CLUSTER)(control.cancel)
     app.command("status", rich_help_panel=LOOKING)(status.status)
     app.command("cat", rich_help_panel=LOOKING)(cat.cat)
+    app.command("search", rich_help_panel=LOOKING)(search.search)
+    app.command("dedup", rich_help_panel=LOOKING)(dedup.dedup)
+    app.command("export", rich_help_panel=LOOKING)(export.export)
     app.command("runs", rich_help_panel=LOOKING)(runs.runs)
     app.command("verify", rich_help_panel=KEEPING)(verify.verify)
     app.command("gc", rich_help_panel=KEEPING)(gc.gc)

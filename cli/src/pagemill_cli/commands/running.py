@@ -26,7 +26,7 @@ from pagemill_core.api.v1alpha1 import Job, OcrJob
 from pagemill_core.errors import EXIT_INTERRUPTED, InvalidSpecError, OutputBusyError
 from pagemill_core.storage.open import join_uri
 from pagemill_worker.environment import JobEnvironment
-from pagemill_worker.finalize.extras import REPORT_KEY, summary_key
+from pagemill_worker.finalize.run_files import REPORT_KEY, summary_key
 from pagemill_worker.work.step import Listeners, default_processes
 
 

@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pagemill_cli.output.standing import ledger_of
 from pagemill_cli.output.target import Target, no_run
+from pagemill_core.api.v1alpha1.output import OcrOutput
 from pagemill_core.errors import IntegrityError, InvalidSpecError, UnsafeId
 from pagemill_core.work.commit import read_marker
 from pagemill_core.work.layout import RunLayout
@@ -21,6 +22,7 @@ from pagemill_core.work.ledger import COLLECTED
 from pagemill_core.work.plan import read_plan
 from pagemill_core.work.records import PlanPointer
 from pagemill_worker.items import ItemResult
+from pagemill_worker.views.embedding_item import render_embedding_item
 from pagemill_worker.views.registry import VIEW_FORMATS, ViewName, render_views, view_key
 from pagemill_worker.views.row import from_payload
 
@@ -71,13 +73,13 @@ def _plans(target: Target) -> Iterator[PlanPointer]:
         raise no_run(target)
     for held in history:
         pointer = read_plan(target.writer, RunLayout(held.run))
-        if pointer is not None and pointer.kind == "OcrJob" and held.entry.reason != COLLECTED:
+        if pointer is not None and held.entry.reason != COLLECTED:
             yield pointer
 
 
 def _view(target: Target, item_id: str, view: ViewName, plans: list[PlanPointer]) -> bytes | None:
-    prefixes = dict.fromkeys(target.environment_of_run(pointer).job.spec.output.effective_prefix for pointer in plans)
-    for prefix in prefixes:
+    outputs = (target.environment_of_run(pointer).job.spec.output for pointer in plans)
+    for prefix in dict.fromkeys(output.effective_prefix for output in outputs if isinstance(output, OcrOutput)):
         try:
             blob = target.writer.get(view_key(item_id, view, prefix))
         except UnsafeId:
@@ -100,6 +102,8 @@ def _in_run(target: Target, pointer: PlanPointer, item_id: str, view: ViewName) 
         version = result.version_read or result.item.version
         if result.payload is None or result.status != "succeeded":
             return Found(pointer.run, result=result, version=version)
+        if pointer.kind == "EmbeddingJob":
+            return Found(pointer.run, render_embedding_item(result, pointer.run), version=version)
         if VIEW_FORMATS[view].needs_pixels:
             raise InvalidSpecError(
                 f"{item_id} has no {view} view, and one cannot be made from its text alone",

@@ -1,4 +1,4 @@
-"""Making again what users see, from committed data: views that are gone or damaged, parts of the dataset.
+"""Making again what users see, from committed data: views that are gone or damaged, the dataset, merged tables.
 
 Layer: `cli.output`, above `verify`. Writes only what finalizing would write, and never over a newer run's file.
 """
@@ -13,6 +13,7 @@ from pagemill_core.errors import IntegrityError, ItemError, OutputBusyError
 from pagemill_core.work import layout as keys
 from pagemill_core.work.commit import crc32, read_marker
 from pagemill_core.work.conditional import Writer
+from pagemill_core.work.finalize import read_success
 from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.plan import read_plan
 from pagemill_core.work.publish import META_CRC32, META_SEQ, View, publish_shard
@@ -36,6 +37,8 @@ def repair_run(target: Target, check: RunCheck) -> RunCheck:
     notes = _repair_views(target, pointer, _shards(check.problems))
     if any(problem.fault == "DatasetWrong" for problem in check.problems):
         notes += _repair_dataset(target, pointer)
+    if any(problem.fault == "TableWrong" for problem in check.problems):
+        notes += _repair_merged(target, pointer, check.problems)
     (after,) = verify_output(target, [check.held])
     after.problems += [problem for problem in check.problems if problem.fault == "IndexWrong"]
     after.note = "; ".join(notes)
@@ -84,6 +87,21 @@ def _restore(writer: Writer, view: View, seq: int) -> None:
         if writer.retrying(lambda at=token: writer.store.put_if_match(view.key, view.data, at, meta=meta)) is not None:  # type: ignore[misc]
             return
     raise OutputBusyError(f"{view.key} is written by others all the time", advice="stop them, then repair again")
+
+
+def _repair_merged(target: Target, pointer: PlanPointer, problems: Iterable[Problem]) -> list[str]:
+    """Write the whole-run files of results anew, the damaged ones in place of what is there."""
+    success = read_success(target.writer, RunLayout(pointer.run))
+    if success is None:
+        return ["the merged table cannot be made again: the run has no success record"]
+    for problem in problems:
+        if problem.fault == "TableWrong":  # publishing trusts recorded checksums, and here the bytes are in doubt
+            target.writer.retrying(lambda key=problem.key: target.writer.store.delete(key))  # type: ignore[misc]
+    try:
+        target.kind(pointer).mend_merged(pointer, success.totals)
+    except IntegrityError as error:
+        return [f"the merged table cannot be made again: {error.message}"]
+    return []
 
 
 def _repair_dataset(target: Target, pointer: PlanPointer) -> list[str]:

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 from pagemill_cli.output.standing import ledger_of
 from pagemill_cli.output.target import Target, no_run
-from pagemill_core.api.v1alpha1 import OcrJob
+from pagemill_core.api.v1alpha1 import EmbeddingJob, Job, OcrJob
 from pagemill_core.api.v1alpha1.limits import Retries
-from pagemill_core.api.v1alpha1.source import OcrSource, RetryOfSource
+from pagemill_core.api.v1alpha1.source import EmbeddingSource, OcrSource, RetryOfSource
 from pagemill_core.api.workkey import work_key
 from pagemill_core.errors import OutputBusyError
 from pagemill_core.work.layout import RunLayout
@@ -28,10 +28,10 @@ class RetryPlan:
     run: str
     failed: int
     incurable: int
-    job: OcrJob | None
+    job: Job | None
 
 
-def plan_retry(target: Target, job: OcrJob) -> RetryPlan:
+def plan_retry(target: Target, job: Job) -> RetryPlan:
     """The retry of the newest run on the output, or the one that is already under way.
 
     Raises: ObjectNotFoundError without any run; OutputBusyError when the newest run has not finished.
@@ -48,29 +48,43 @@ def plan_retry(target: Target, job: OcrJob) -> RetryPlan:
     return RetryPlan(base.run, failed, incurable, wanted)
 
 
-def retry_job(job: OcrJob, run: str) -> OcrJob:
-    """`job` over the failed items of `run`, with the same engine, output and pages.
+def retry_job(job: Job, run: str) -> Job:
+    """`job` over the failed items of `run`, with the same engine or models, output and pages.
 
     Without maxItems and incremental, which would leave items out. All of its items may fail again: maxFailedItems is a
     share of all items, and would end a retry of pages that are simply bad.
     """
     spec = job.spec
-    source = spec.source
-    pages = source.images or source.manifest or source.retry_of
+    pages = spec.source.images or spec.source.manifest or spec.source.retry_of
     retry_of = RetryOfSource(run=run, pdf_dpi=pages.pdf_dpi if pages else None)
+    source = OcrSource(retry_of=retry_of) if isinstance(job, OcrJob) else EmbeddingSource(retry_of=retry_of)
     retries = (spec.retries or Retries()).model_copy(update={"max_failed_items": "100%"})
     changes = {
-        "source": OcrSource(retry_of=retry_of),
+        "source": source,
         "output": spec.output.model_copy(update={"files": spec.effective_files}),
+        **(_settled(job) if isinstance(job, EmbeddingJob) else {}),
         "retries": retries,
         "max_items": None,
         "incremental": None,
         "depends_on": None,
     }
-    return job.model_copy(update={"spec": spec.model_copy(update=changes)})
+    return job.model_copy(update={"spec": spec.model_copy(update=changes)})  # type: ignore[return-value]
 
 
-def _base(target: Target, job: OcrJob, history: list[Held]) -> Held:
+def _settled(job: EmbeddingJob) -> dict[str, object]:
+    """What an EmbeddingJob's source decides where the file is silent, said aloud: `retryOf` would decide otherwise."""
+    spec = job.spec
+    output = spec.output.model_copy(update={"files": spec.effective_files, "formats": spec.effective_formats})
+    changes: dict[str, object] = {"output": output}
+    if spec.visual is not None:
+        changes["visual"] = spec.visual.model_copy(update={"normalize": spec.effective_visual_normalize})
+    if spec.text is not None:
+        text = {"normalize": spec.effective_text_normalize, "format": spec.effective_text_format}
+        changes["text"] = spec.text.model_copy(update=text)
+    return changes
+
+
+def _base(target: Target, job: Job, history: list[Held]) -> Held:
     """The run whose failed items are meant: the newest, unless that is a retry which did not finish."""
     newest = history[0]
     if newest.entry.state == "Finished":

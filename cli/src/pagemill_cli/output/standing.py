@@ -24,7 +24,7 @@ from pagemill_core.work.lifecycle import too_many_failures
 from pagemill_core.work.plan import read_plan
 from pagemill_core.work.records import PlanPointer, RunEntry, Totals
 from pagemill_core.work.usage import Spent, UsageReader
-from pagemill_worker.finalize.extras import REPORT_KEY
+from pagemill_worker.finalize.run_files import REPORT_KEY
 
 """The reason of a ledger entry whose run's data `pagemill gc` has removed, because newer runs hold all of it."""
 

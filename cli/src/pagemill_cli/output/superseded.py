@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 
 from pagemill_cli.output.target import Target, job_of_plan
+from pagemill_core.api.v1alpha1 import OcrJob
 from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.ledger import COLLECTED, Held
 from pagemill_core.work.plan import read_plan
 from pagemill_core.work.records import PlanPointer
 from pagemill_worker.plan.digests import DigestMap, digests_of
-from pagemill_worker.plan.retry import committed_rows
+from pagemill_worker.plan.retry import committed_ids
 
 BATCH_ROWS = 16_384
 
@@ -40,7 +41,7 @@ def superseded_runs(target: Target, history: Sequence[Held], candidates: Sequenc
         newer = _Newer(Path(scratch))
         for held in history:
             pointer = read_plan(target.writer, RunLayout(held.run))
-            if pointer is None or pointer.kind != "OcrJob" or held.entry.reason == COLLECTED:
+            if pointer is None or held.entry.reason == COLLECTED:
                 continue
             if held.run in wanted and held.run not in leaned_on and newer.hold(target, pointer):
                 found.append(held)
@@ -106,14 +107,17 @@ class _Newer:
 
 
 def _names(pointer: PlanPointer) -> tuple[str, frozenset[str]]:
-    output = job_of_plan(pointer).spec.output
-    return output.effective_prefix, frozenset(output.effective_formats)
+    job = job_of_plan(pointer)
+    if isinstance(job, OcrJob):
+        return job.spec.output.effective_prefix, frozenset(job.spec.output.effective_formats)
+    # Vectors of other models are other results, though they lie under the same names.
+    return f"//{pointer.fingerprint}", frozenset(job.spec.effective_formats)
 
 
 def _batches(target: Target, run: str, *, only_failed: bool) -> Iterator[list[str]]:
     ids: list[str] = []
-    for row in committed_rows(target.writer, run, only_failed=only_failed):
-        ids.append(row.item.id)
+    for item_id in committed_ids(target.writer, run, only_failed=only_failed):
+        ids.append(item_id)
         if len(ids) >= BATCH_ROWS:
             yield ids
             ids = []

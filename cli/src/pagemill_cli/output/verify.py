@@ -6,6 +6,7 @@ Layer: `cli.output`. Reads everything of a run once and writes nothing; mending 
 from __future__ import annotations
 
 import hashlib
+import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -23,19 +24,22 @@ from pagemill_core.work.index import read_index
 from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.ledger import COLLECTED, Held
 from pagemill_core.work.plan import read_plan
-from pagemill_core.work.publish import META_SEQ, read_published
+from pagemill_core.work.publish import META_CRC32, META_SEQ, read_published
 from pagemill_core.work.records import Counts, Marker, OutputRef, PlanPart, PlanPointer
 from pagemill_core.work.rollup import folded_segments, read_rollup
 from pagemill_worker.finalize.committed import CommittedRun
+from pagemill_worker.finalize.embedding_table import METADATA_KEY
 from pagemill_worker.items import ItemResult
 from pagemill_worker.work import shard_data
 
 CHUNK_BYTES = 8 << 20
 Fault = Literal[
     "PlanMissing", "PlanDamaged", "MarkerMissing", "MarkerWrong", "DataWrong", "RowsWrong", "RollupWrong",
-    "ViewMissing", "ViewDamaged", "ViewsUnpublished", "DatasetWrong", "SuccessWrong", "IndexWrong",
+    "ViewMissing", "ViewDamaged", "ViewsUnpublished", "DatasetWrong", "TableWrong", "SuccessWrong", "IndexWrong",
 ]  # fmt: skip
-REPAIRABLE: frozenset[Fault] = frozenset({"ViewMissing", "ViewDamaged", "ViewsUnpublished", "DatasetWrong"})
+REPAIRABLE: frozenset[Fault] = frozenset(
+    {"ViewMissing", "ViewDamaged", "ViewsUnpublished", "DatasetWrong", "TableWrong"}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,14 +274,38 @@ class _Verifier:
         for part in success.dataset:
             if message := self._object_fault(part):
                 self._fault("DatasetWrong", part.key, message)
+        self._check_merged(pointer)
+
+    def _check_merged(self, pointer: PlanPointer) -> None:
+        """The whole-run files of results, by the checksum that each carries."""
+        try:
+            merged = self._target.kind(pointer).merged_keys()
+        except IntegrityError as error:
+            self._fault("TableWrong", METADATA_KEY, error.message)
+            return
+        for key in merged:
+            info = self._writer.retrying(lambda key=key: self._writer.store.head(key))  # type: ignore[misc]
+            if info is None:
+                self._fault("TableWrong", key, "it was written, and is gone")
+                continue
+            self._check.size_bytes += info.size
+            if self._crc_of(key, info.size) != info.meta.get(META_CRC32):
+                self._fault("TableWrong", key, "its content is not what was written")
 
     def _object_fault(self, ref: OutputRef) -> str:
-        blob = self._writer.get(ref.key)
-        if blob is None:
+        info = self._writer.retrying(lambda: self._writer.store.head(ref.key))
+        if info is None:
             return "it is recorded, and gone"
-        self._check.size_bytes += len(blob.data)
-        is_same = len(blob.data) == ref.size and crc32(blob.data) == ref.crc32
-        return "" if is_same else f"{len(blob.data)} bytes that are not the {ref.size} recorded"
+        self._check.size_bytes += info.size
+        is_same = info.size == ref.size and self._crc_of(ref.key, info.size) == ref.crc32
+        return "" if is_same else f"{info.size} bytes that are not the {ref.size} recorded"
+
+    def _crc_of(self, key: str, size: int) -> str:
+        """The checksum of an object that need not fit into memory."""
+        checksum = 0
+        for start in range(0, size, CHUNK_BYTES):
+            checksum = zlib.crc32(self._writer.store.get_range(key, start, CHUNK_BYTES), checksum)
+        return f"{checksum:08x}"
 
 
 def _row_faults(kind: CommittedRun, marker: Marker, results: list[ItemResult]) -> Iterator[str]:

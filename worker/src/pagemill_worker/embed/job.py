@@ -6,11 +6,9 @@ Layer: `worker.embed`, its door for `kinds`; imports no machine-learning package
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
-
 from pagemill_core.api.v1alpha1 import EmbeddingJob
 from pagemill_core.api.v1alpha1.models import Encoder, ModelRef
-from pagemill_worker.embed.encoder import EncoderSettings, ModelSettings, Pooling, Precision, Trust
+from pagemill_worker.embed.encoder import EncoderSettings, ModelSettings
 
 
 def visual_settings(job: EmbeddingJob, cache: Path) -> EncoderSettings | None:
@@ -23,9 +21,9 @@ def visual_settings(job: EmbeddingJob, cache: Path) -> EncoderSettings | None:
         model=_model(encoder.model, cache),
         normalize=job.spec.effective_visual_normalize == "l2",
         dtype=encoder.effective_dtype,
-        pooling=cast(Pooling | None, encoder.pooling),
+        pooling=encoder.pooling,
         dim=encoder.dimensions,
-        precision=cast(Precision, encoder.effective_precision),
+        precision=encoder.effective_precision,
         batch_size=_batch_size(encoder),
         device=encoder.effective_device,
     )
@@ -41,9 +39,9 @@ def text_settings(job: EmbeddingJob, cache: Path) -> EncoderSettings | None:
         model=_model(encoder.model, cache),
         normalize=job.spec.effective_text_normalize == "l2",
         dtype=encoder.effective_dtype,
-        pooling=cast(Pooling | None, encoder.pooling),
+        pooling=encoder.pooling,
         dim=encoder.dimensions,
-        precision=cast(Precision, encoder.effective_precision),
+        precision=encoder.effective_precision,
         batch_size=_batch_size(encoder),
         device=encoder.effective_device,
         max_tokens=encoder.max_tokens,
@@ -59,7 +57,7 @@ def _model(given: ModelRef, cache: Path) -> ModelSettings:
         revision=given.revision,
         digest=given.digest,
         loader=given.loader,
-        trust=cast(Trust, given.effective_trust),
+        trust=given.effective_trust,
         cache=cache,
     )
 

@@ -41,6 +41,20 @@ class Fetcher(Protocol):
     def fetch_if_changed(self, uri: str, *, earlier_version: str, max_bytes: int) -> Fetched | None:
         """Read an item unless it still is `earlier_version`: then None. Raises: as the class says."""
 
+    def fetch_range(self, uri: str, span: Span, *, expected_version: str | None = None) -> Fetched:
+        """Read `span` of an item, less where the item ends before. Raises: as `fetch`, but never ImageTooLarge."""
+
+    def size_of(self, uri: str, *, expected_version: str | None = None) -> int:
+        """How many bytes the whole item has. Raises: as `fetch_range`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """`length` bytes from `start`."""
+
+    start: int
+    length: int
+
 
 def shown_uri(uri: str) -> str:
     """`uri` as messages may show it: without user info, query and fragment; local paths and s3 keys stay whole."""

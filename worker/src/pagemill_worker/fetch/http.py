@@ -24,7 +24,7 @@ import httpx
 from pagemill_core.clock import Clock
 from pagemill_core.errors import FetchFailed, ForbiddenAddress, InvalidSpecError
 from pagemill_worker.fetch.addresses import AddressPolicy, CheckedNetwork, Resolve, resolve_by_system
-from pagemill_worker.fetch.fetched import Fetched, changed, failed, missing, shown_uri, too_large
+from pagemill_worker.fetch.fetched import Fetched, Span, changed, failed, missing, shown_uri, too_large
 
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _GONE = frozenset({404, 410})
@@ -75,6 +75,7 @@ class _Wanted:
     uri: str
     headers: Mapping[str, str]
     max_bytes: int
+    span: Span | None = None
 
 
 class HttpFetcher:
@@ -112,6 +113,20 @@ class HttpFetcher:
 
     def fetch_if_changed(self, uri: str, *, earlier_version: str, max_bytes: int) -> Fetched | None:
         return self._fetch(_Wanted(uri, {"If-None-Match": earlier_version}, max_bytes))
+
+    def fetch_range(self, uri: str, span: Span, *, expected_version: str | None = None) -> Fetched:
+        """As the contract says; of a server that knows no ranges everything up to the end of `span` is read."""
+        end = span.start + span.length
+        wanted = _Wanted(uri, {"Range": f"bytes={span.start}-{max(span.start, end - 1)}"}, end, span)
+        fetched = self._fetch(wanted)
+        if fetched is None:
+            raise failed(uri, "status 304 to a request without conditions")
+        if expected_version is not None and fetched.version != expected_version:
+            raise changed(uri)
+        return fetched
+
+    def size_of(self, uri: str, *, expected_version: str | None = None) -> int:
+        raise failed(uri, "the size of what lies behind a URL is not asked for")
 
     def close(self) -> None:
         """Close idle connections."""
@@ -190,11 +205,13 @@ class HttpFetcher:
             raise missing(wanted.uri)
         if status in _WORTH_RETRYING:
             raise _TryAgainError(f"status {status}", self._retry_after_s(headers.get("retry-after")))
-        if status != 200:
+        if status != 200 and not (status == 206 and wanted.span):
             raise failed(wanted.uri, f"status {status}")
         etag = headers.get("etag")
         version = etag if etag and len(etag) <= _MAX_ETAG else None
-        return Fetched(_body(response, headers, wanted), version, shown_uri(str(url)))
+        if wanted.span is None:
+            return Fetched(_body(response, headers, wanted), version, shown_uri(str(url)))
+        return Fetched(_span_of(response, headers, wanted, wanted.span), version, shown_uri(str(url)))
 
     def _retry_after_s(self, value: str | None) -> float | None:
         """Seconds from a Retry-After header, given as a number or a date; None when there is none to read."""
@@ -226,6 +243,20 @@ def _body(response: httpcore.Response, headers: Mapping[str, str], wanted: _Want
             raise too_large(wanted.uri, None, wanted.max_bytes)
         kept.append(piece)
     return b"".join(kept)
+
+
+def _span_of(response: httpcore.Response, headers: Mapping[str, str], wanted: _Wanted, span: Span) -> bytes:
+    """The bytes of `span`, whether the server sent them alone or all there is."""
+    if response.status == 206:
+        if not headers.get("content-range", "").startswith(f"bytes {span.start}-"):
+            raise failed(wanted.uri, "it answered with another range than asked for")
+        return _body(response, headers, wanted)[: span.length]
+    kept = bytearray()
+    for piece in response.iter_stream():
+        kept += piece
+        if len(kept) >= span.start + span.length:
+            break
+    return bytes(kept[span.start : span.start + span.length])
 
 
 def _inflated(pieces: Iterator[bytes], wanted: _Wanted) -> Iterator[bytes]:

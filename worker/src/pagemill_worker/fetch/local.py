@@ -14,7 +14,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from pagemill_core.errors import ForbiddenAddress, StoreUnavailableError
-from pagemill_worker.fetch.fetched import Fetched, changed, failed, local_version, missing, too_large
+from pagemill_worker.fetch.fetched import Fetched, Span, changed, failed, local_version, missing, too_large
 
 _ABSENT = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG})
 # The file system itself is away (network mounts): no item's fault.
@@ -44,6 +44,25 @@ class LocalFetcher:
                 return None
         return self.fetch(uri, max_bytes=max_bytes)
 
+    def fetch_range(self, uri: str, span: Span, *, expected_version: str | None = None) -> Fetched:
+        with self._open(uri) as file:
+            version = local_version(self._checked_stat(uri, file.fileno(), None))
+            try:
+                data = os.pread(file.fileno(), span.length, span.start)
+            except OSError as error:
+                raise _item_error(uri, error) from error
+            now = local_version(os.fstat(file.fileno()))
+        if now != version or (expected_version is not None and now != expected_version):
+            raise changed(uri)
+        return Fetched(data, version, uri)
+
+    def size_of(self, uri: str, *, expected_version: str | None = None) -> int:
+        with self._open(uri) as file:
+            found = self._checked_stat(uri, file.fileno(), None)
+        if expected_version is not None and local_version(found) != expected_version:
+            raise changed(uri)
+        return found.st_size
+
     def _open(self, uri: str) -> _Descriptor:
         path = _local_path(uri)
         if self._roots is not None:
@@ -56,11 +75,11 @@ class LocalFetcher:
         except OSError as error:
             raise _item_error(uri, error) from error
 
-    def _checked_stat(self, uri: str, descriptor: int, max_bytes: int) -> os.stat_result:
+    def _checked_stat(self, uri: str, descriptor: int, max_bytes: int | None) -> os.stat_result:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             raise failed(uri, "not a regular file")
-        if found.st_size > max_bytes:
+        if max_bytes is not None and found.st_size > max_bytes:
             raise too_large(uri, found.st_size, max_bytes)
         return found
 

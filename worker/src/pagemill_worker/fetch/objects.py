@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from typing import TypeVar
 
 from pagemill_core.errors import AccessDeniedError, ObjectNotFoundError, PreconditionFailedError
 from pagemill_core.storage.store import ObjectInfo, ObjectStore
-from pagemill_worker.fetch.fetched import Fetched, changed, failed, missing, too_large
+from pagemill_worker.fetch.fetched import Fetched, Span, changed, failed, missing, too_large
 
+T = TypeVar("T")
 OpenSource = Callable[[str], ObjectStore]  # a bucket's name to the store whose root is that bucket
 
 
@@ -26,10 +28,27 @@ class ObjectFetcher:
         self._lock = threading.Lock()
 
     def fetch(self, uri: str, *, expected_version: str | None = None, max_bytes: int) -> Fetched:
+        return self._mapped(uri, lambda store, key: self._read(store, key, uri, expected_version, max_bytes))
+
+    def fetch_range(self, uri: str, span: Span, *, expected_version: str | None = None) -> Fetched:
+        def read(store: ObjectStore, key: str) -> Fetched:
+            version = expected_version or _head(store, key, uri).token
+            return Fetched(store.get_range(key, span.start, span.length, if_match=version), version, uri)
+
+        return self._mapped(uri, read)
+
+    def size_of(self, uri: str, *, expected_version: str | None = None) -> int:
+        found = self._mapped(uri, lambda store, key: _head(store, key, uri))
+        if expected_version is not None and found.token != expected_version:
+            raise changed(uri)
+        return found.size
+
+    def _mapped(self, uri: str, read: Callable[[ObjectStore, str], T]) -> T:
+        """What `read` gives for the object's store and key, the store's errors told as this item's or passed on."""
         bucket, key = _parsed(uri)
         store = self._store(bucket)
         try:
-            fetched = self._read(store, key, uri, expected_version, max_bytes)
+            found = read(store, key)
         except ObjectNotFoundError as error:
             raise missing(uri) from error
         except PreconditionFailedError as error:
@@ -39,7 +58,7 @@ class ObjectFetcher:
                 raise failed(uri, "access to this object is denied") from error
             raise
         self._readable.add(bucket)
-        return fetched
+        return found
 
     def fetch_if_changed(self, uri: str, *, earlier_version: str, max_bytes: int) -> Fetched | None:
         bucket, key = _parsed(uri)

@@ -10,13 +10,15 @@ import threading
 from collections import OrderedDict
 from concurrent.futures import CancelledError, Future
 
-from pagemill_worker.fetch.fetched import Fetched, Fetcher
+from pagemill_worker.fetch.cells import CellReader
+from pagemill_worker.fetch.fetched import Fetched, Fetcher, Span
 
 _Key = tuple[str, str | None]
 
 
 class RecentFetcher:
-    """A `Fetcher` that keeps the latest files, at most `keep_bytes` of them and always the last one.
+    """A `Fetcher` that keeps the latest files, at most `keep_bytes` of them and always the last one, and in `cells`
+    the tables that cells were read from last.
 
     Threads that want a file which another is fetching wait for that one. Failures are not kept.
     """
@@ -26,6 +28,7 @@ class RecentFetcher:
         self._keep_bytes = keep_bytes
         self._files: OrderedDict[_Key, Future[Fetched]] = OrderedDict()
         self._lock = threading.Lock()
+        self.cells = CellReader(inner)
 
     def fetch(self, uri: str, *, expected_version: str | None = None, max_bytes: int) -> Fetched:
         key = (uri, expected_version)
@@ -40,6 +43,12 @@ class RecentFetcher:
 
     def fetch_if_changed(self, uri: str, *, earlier_version: str, max_bytes: int) -> Fetched | None:
         return self._inner.fetch_if_changed(uri, earlier_version=earlier_version, max_bytes=max_bytes)
+
+    def fetch_range(self, uri: str, span: Span, *, expected_version: str | None = None) -> Fetched:
+        return self._inner.fetch_range(uri, span, expected_version=expected_version)
+
+    def size_of(self, uri: str, *, expected_version: str | None = None) -> int:
+        return self._inner.size_of(uri, expected_version=expected_version)
 
     def _claim(self, key: _Key) -> tuple[Future[Fetched], bool]:
         with self._lock:

@@ -5,7 +5,7 @@ Layer: `worker.fetch`, its front.
 
 from __future__ import annotations
 
-from pagemill_worker.fetch.fetched import Fetched, Fetcher, failed
+from pagemill_worker.fetch.fetched import Fetched, Fetcher, Span, failed
 from pagemill_worker.fetch.http import HttpFetcher
 from pagemill_worker.fetch.local import LocalFetcher
 from pagemill_worker.fetch.objects import ObjectFetcher
@@ -24,6 +24,12 @@ class SourceFetcher:
 
     def fetch_if_changed(self, uri: str, *, earlier_version: str, max_bytes: int) -> Fetched | None:
         return self._for(uri).fetch_if_changed(uri, earlier_version=earlier_version, max_bytes=max_bytes)
+
+    def fetch_range(self, uri: str, span: Span, *, expected_version: str | None = None) -> Fetched:
+        return self._for(uri).fetch_range(uri, span, expected_version=expected_version)
+
+    def size_of(self, uri: str, *, expected_version: str | None = None) -> int:
+        return self._for(uri).size_of(uri, expected_version=expected_version)
 
     def close(self) -> None:
         """Close idle connections."""

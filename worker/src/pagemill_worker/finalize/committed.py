@@ -20,6 +20,7 @@ from pagemill_core.work.conditional import Writer
 from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.publish import View
 from pagemill_core.work.records import Marker, OutputRef, PlanPointer, Totals
+from pagemill_core.work.rollup import segment_markers
 from pagemill_worker.items import ItemFailure, ItemResult, PlannedItem
 from pagemill_worker.work import shard_data
 from pagemill_worker.work.partials import verified_partials
@@ -58,6 +59,16 @@ class CommittedRun(ABC):
             raise IntegrityError(f"{output.key} has {len(results)} rows, its marker says {marker.items.planned}")
         return results
 
+    def markers(self) -> Iterator[Marker]:
+        """The run's markers, by shard."""
+        for segment in range(-(-self.pointer.shards // keys.SEGMENT_SHARDS)):
+            yield from segment_markers(self.writer, self.layout, segment)
+
+    def outcomes(self) -> Iterator[ItemResult]:
+        """Every committed row in row order, as the item index needs it: how it ended and what was read."""
+        for marker in self.markers():
+            yield from self.results(marker)
+
     def views(self, marker: Marker) -> Iterator[View]:
         return self.views_of(self.results(marker))
 
@@ -87,6 +98,15 @@ class CommittedRun(ABC):
 
     def write_merged(self, pointer: PlanPointer, totals: Totals) -> None:
         self.write_extras(pointer, totals)
+
+    def merged_keys(self) -> list[str]:
+        """The whole-run files that hold results, as far as this run's are the ones shown; checked and mended by
+        `pagemill verify`."""
+        return []
+
+    def mend_merged(self, pointer: PlanPointer, totals: Totals) -> bool:
+        """Write those files again; what is there and whole stays as it is. Returns: whether the kind has any."""
+        return False
 
 
 def _abandoned(item: PlannedItem) -> ItemResult:

@@ -8,24 +8,18 @@ from __future__ import annotations
 import io
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from decimal import Decimal
+from dataclasses import dataclass
 from pathlib import Path
 
 from pagemill_core.clock import from_iso
 from pagemill_core.errors import ItemError
-from pagemill_core.ids import ulid
-from pagemill_core.work import layout as keys
-from pagemill_core.work.layout import RunLayout
-from pagemill_core.work.plan import read_plan
 from pagemill_core.work.publish import View, publish_view
 from pagemill_core.work.records import PlanPointer, Totals
-from pagemill_core.work.rollup import segment_markers
-from pagemill_core.work.usage import Spent, UsageReader
+from pagemill_core.work.usage import UsageReader
 from pagemill_worker.environment import JobEnvironment
 from pagemill_worker.fetch.fetched import shown_uri
-from pagemill_worker.finalize.item_index import Fold, fold_index
 from pagemill_worker.finalize.ocr import OcrKind
+from pagemill_worker.finalize.run_files import REPORT_KEY, cost_of_run, fold_runs, summary_key
 from pagemill_worker.images.load import load_page
 from pagemill_worker.images.thumbnail import thumbnail_jpeg
 from pagemill_worker.items import ItemResult
@@ -34,16 +28,10 @@ from pagemill_worker.views.registry import view_key
 from pagemill_worker.views.report import MAX_PAGES, write_report
 from pagemill_worker.views.report_page import ReportPage
 from pagemill_worker.views.row import OcrRow, from_payload
-from pagemill_worker.views.run import Cost, Counts, Link, RunInfo
+from pagemill_worker.views.run import Counts, Link, RunInfo
 from pagemill_worker.views.summary import SummaryItem, write_summary
 
-REPORT_KEY = "report.html"
 THUMBNAIL_SIDE_PX = 720
-
-
-def summary_key(seq: int) -> str:
-    """The run's summary, one object a run."""
-    return f"summary/run={seq:08d}.json"
 
 
 @dataclass(frozen=True)
@@ -61,40 +49,13 @@ class Extras:
         info = self._info(pointer, totals)
         self._write_summary(info)
         self._write_report(info)
-        for run in reversed(pointer.subtracted):
-            self._include(run)
-        self._fold_index()
-
-    def _include(self, run: str) -> None:
-        """Give a given-up run whose items this one left out its place in the dataset and in the index: nobody else
-        ever will."""
-        layout = RunLayout(run)
-        earlier = read_plan(self.kind.writer, layout)
-        if earlier is None or earlier.fingerprint != self.kind.pointer.fingerprint:
-            return
-        kind = replace(self.kind, layout=layout, pointer=earlier)
-        for segment in range(-(-earlier.shards // keys.SEGMENT_SHARDS)):
-            markers = list(segment_markers(kind.writer, layout, segment))
-            if markers:
-                kind.write_dataset(segment, markers)
-        replace(self, kind=kind)._fold_index()
-
-    def _fold_index(self) -> None:
-        now = self.kind.writer.clock.now()
-        fold = Fold(self.kind.writer, self.kind.layout, self.kind.pointer, self.results)
-        fold_index(fold, ulid(int(now.timestamp() * 1000)))
-
-    def results(self) -> Iterator[ItemResult]:
-        """Every committed row of the run, in row order, one shard in memory at a time."""
-        for segment in range(-(-self.kind.pointer.shards // keys.SEGMENT_SHARDS)):
-            for marker in segment_markers(self.kind.writer, self.kind.layout, segment):
-                yield from self.kind.results(marker)
+        fold_runs(self.kind)
 
     def _write_summary(self, info: RunInfo) -> None:
         with tempfile.TemporaryDirectory(prefix="pagemill-") as folder:
             path = Path(folder) / "summary.json"
             with path.open("wb") as out:
-                write_summary(out, info, (SummaryItem.of(self._row(result)) for result in self.results()))
+                write_summary(out, info, (SummaryItem.of(self._row(result)) for result in self.kind.outcomes()))
             self.kind.store.put_file(summary_key(self.kind.layout.seq), path)
 
     def _write_report(self, info: RunInfo) -> None:
@@ -104,7 +65,7 @@ class Extras:
 
     def _pages(self) -> Iterator[ReportPage]:
         pictures = 0
-        for result in self.results():
+        for result in self.kind.outcomes():
             row = self._row(result)
             if row.status != "succeeded" or pictures >= MAX_PAGES:
                 yield ReportPage(row)
@@ -168,14 +129,5 @@ class Extras:
             finished_at=ended,
             seconds=spent.seconds or totals.seconds,
             failures_by_class=totals.failure_classes,
-            cost=self._cost(spent),
+            cost=cost_of_run(self.environment, spent),
         )
-
-    def _cost(self, spent: Spent) -> Cost | None:
-        price = Decimal(self.environment.price_per_hour)
-        if not spent.cost and not price:
-            return None
-        budget = self.kind.job.spec.budget
-        currency = budget.effective_currency if budget else "USD"
-        formula = f"{spent.seconds:.0f} s × {price}/h ÷ 3600, plus what APIs charged"
-        return Cost(spent=spent.cost, currency=currency, formula=formula)

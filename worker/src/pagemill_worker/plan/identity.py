@@ -80,7 +80,10 @@ class IdentityCheck:
         if not self._rules.are_keys:
             for index, item_id in enumerate(ids):
                 if not item_id or _HALF_PAIR(item_id):
-                    yield index, ItemFailure("UnsafeId", "the id is empty" if not item_id else "the id is no valid text")
+                    yield (
+                        index,
+                        ItemFailure("UnsafeId", "the id is empty" if not item_id else "the id is no valid text"),
+                    )
             return
         limit = self._plain_length
         for index, item_id in enumerate(ids):

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any, NoReturn
 
 from pagemill_core.errors import SourceError
+from pagemill_worker.plan.column_types import value_type_name, widened
 from pagemill_worker.plan.csv_rows import MAX_SHOWN_NAMES
 from pagemill_worker.plan.request import ManifestRequest
 from pagemill_worker.plan.rows import BATCH_ROWS, ManifestBatch, encode_columns
@@ -18,7 +19,7 @@ from pagemill_worker.plan.rows import BATCH_ROWS, ManifestBatch, encode_columns
 def read_json_lines(
     line_lists: Iterator[list[str]], request: ManifestRequest, columns: dict[str, str]
 ) -> Iterator[ManifestBatch]:
-    """All rows; puts the names of further columns into `columns` as they turn up, with type "json".
+    """All rows; puts the names of further columns into `columns` as they turn up, with the type of their values.
 
     A missing value (null) of id or path is an empty text; a whole number becomes its digits.
     Raises: SourceError with the first bad line's number.
@@ -36,7 +37,8 @@ def read_json_lines(
             paths.append(_take_path(row, request, number, ids[-1]))
             extras.append(encode_further(row, number, request.uri))
             lines.append(number)
-            columns.update(dict.fromkeys(row, "json"))
+            for name, value in row.items():
+                columns[name] = widened(columns.get(name), value_type_name(value))
             if len(lines) >= BATCH_ROWS:
                 batch = ManifestBatch(lines, ids, paths, extras)
                 lines, ids, paths, extras = [], [], [], []

@@ -38,9 +38,7 @@ class Selection:
 
     @classmethod
     def of(cls, request: ImagesRequest) -> Selection:
-        return cls.matching(
-            request.include, own_places(request), exclude=request.exclude, recursive=request.recursive
-        )
+        return cls.matching(request.include, own_places(request), exclude=request.exclude, recursive=request.recursive)
 
     @classmethod
     def matching(

@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pagemill_core.errors import SourceError
+from pagemill_worker.plan.column_types import arrow_type_name
 from pagemill_worker.plan.csv_rows import find_column
 from pagemill_worker.plan.json_rows import as_text
 from pagemill_worker.plan.request import ManifestRequest
@@ -23,7 +24,7 @@ from pagemill_worker.plan.source_bytes import RangeFile
 
 
 class ParquetTable:
-    """A Parquet file whose footer has been read. `columns` maps its further columns to their Arrow types."""
+    """A Parquet file whose footer has been read. `columns` maps its further columns to their types."""
 
     def __init__(self, file: RangeFile, request: ManifestRequest) -> None:
         self._request = request
@@ -38,7 +39,7 @@ class ParquetTable:
         find_column(names, request.id_column, request.uri, request.columns_field)
         find_column(names, request.path_column, request.uri, request.columns_field)
         own = (request.id_column, request.path_column)
-        self.columns = {name: str(schema.field(name).type) for name in names if name not in own}
+        self.columns = {name: arrow_type_name(schema.field(name).type) for name in names if name not in own}
 
     def batches(self) -> Iterator[ManifestBatch]:
         """All rows; "lines" are rows from 1. Raises: SourceError when the file is damaged or an id is no text."""

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from pagemill_core.storage.store import ObjectStore
 from pagemill_core.work.records import PlanPart
+from pagemill_worker.plan.column_types import settled
 from pagemill_worker.plan.digests import DigestMap, digests_of
 from pagemill_worker.plan.expand import COUNTING_THREADS, PageCounter, expand_pages
 from pagemill_worker.plan.identity import IdentityCheck
@@ -26,7 +27,7 @@ from pagemill_worker.plan.request import PlanRequest
 from pagemill_worker.plan.rows import BATCH_ROWS, Candidates
 from pagemill_worker.plan.shards import ShardCutter, cut_rule
 from pagemill_worker.plan.source_bytes import StoreOpener
-from pagemill_worker.plan.sources import OpenedSource, open_items
+from pagemill_worker.plan.sources import OpenedSource, SourceTools, open_items
 from pagemill_worker.plan.tables import TableWriter
 
 TOMBSTONES = "tombstones.parquet"
@@ -38,7 +39,8 @@ MAX_SAMPLES = 3
 class PlanTools:
     """What the planner works with. `scratch` is an empty local folder, `prefix` the attempt's own in `store`.
 
-    `on_progress` hears how many items are planned so far; it may raise to stop the planning.
+    `on_progress` hears how many items are planned so far; it may raise to stop the planning. `fetch_url` gives the
+    bytes behind http(s) URIs of lists of books.
     """
 
     open_store: StoreOpener
@@ -48,6 +50,7 @@ class PlanTools:
     scratch: Path
     known: Known | None = None
     on_progress: Callable[[int], None] = lambda _: None
+    fetch_url: Callable[[str], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,12 +87,15 @@ def plan_source(request: PlanRequest, tools: PlanTools) -> PlanResult:
     """
     tally = _Tally()
     present = DigestMap(tools.scratch) if tools.known is not None else None
+    reading = SourceTools(open_store=tools.open_store, scratch=tools.scratch, fetch_url=tools.fetch_url)
     with (
-        open_items(request.source, tools.open_store, tools.scratch) as source,
+        open_items(request.source, reading) as source,
         ThreadPoolExecutor(COUNTING_THREADS, thread_name_prefix="pages") as threads,
     ):
         check = IdentityCheck(request.keys, tools.scratch, noun=source.noun)
-        rows = expand_pages(source.batches(), tools.count_pages, threads)
+        rows = source.batches()
+        if source.is_paged:
+            rows = expand_pages(rows, tools.count_pages, threads)
         batches = _limited(_wanted(rows, check, tools.known, tally, present), request.max_items, tally)
         with TableWriter(tools.store, tools.prefix, tools.scratch) as writer:
             cutter = _write(batches, request, tools, tally, writer)
@@ -110,7 +116,7 @@ def plan_source(request: PlanRequest, tools: PlanTools) -> PlanResult:
         tombstones=tombstones,
         size_bytes=tally.size_bytes,
         sized_items=tally.sized_items,
-        columns=source.columns,
+        columns=settled(source.columns),
         source_uri=source.uri,
         source_version=source.version,
         warnings=tuple(_warnings(writer.rows, check, tally, source)),

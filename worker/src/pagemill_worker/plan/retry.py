@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
+import pyarrow.compute as pc
+
 from pagemill_core.errors import InvalidSpecError
 from pagemill_core.work import layout as keys
 from pagemill_core.work.commit import read_output
@@ -43,7 +45,7 @@ def retry_request(writer: Writer, run: str, done_in: Iterable[str] = ()) -> Item
     return ItemsRequest(
         items=_items(writer, pointer, done),
         uri=f"run {run}",
-        columns=dict.fromkeys(pointer.columns, "string"),
+        columns={name: pointer.column_types.get(name, "string") for name in pointer.columns},
     )
 
 
@@ -58,6 +60,21 @@ def _check_not_collected(writer: Writer, run: str) -> None:
 
 def committed_rows(writer: Writer, run: str, *, only_failed: bool) -> Iterator[ItemResult]:
     """The failed rows that a run committed, or the succeeded ones, in plan order, a shard in memory at once."""
+    want = "failed" if only_failed else "succeeded"
+    for data, fingerprint, key in _committed(writer, run, only_failed=only_failed):
+        yield from (row for row in shard_data.decode(data, fingerprint, key) if row.status == want)
+
+
+def committed_ids(writer: Writer, run: str, *, only_failed: bool) -> Iterator[str]:
+    """Their ids alone, without a look at what they hold."""
+    want = "failed" if only_failed else "succeeded"
+    for data, fingerprint, key in _committed(writer, run, only_failed=only_failed):
+        table = shard_data.read_table(data, fingerprint, key, ["id", "status"])
+        yield from table.filter(pc.equal(table.column("status"), want)).column("id").to_pylist()
+
+
+def _committed(writer: Writer, run: str, *, only_failed: bool) -> Iterator[tuple[bytes, str, str]]:
+    """The outputs of shards that have such rows, each with its fingerprint and key."""
     pointer = read_plan(writer, RunLayout(run))
     if pointer is None:
         return
@@ -66,9 +83,7 @@ def committed_rows(writer: Writer, run: str, *, only_failed: bool) -> Iterator[I
             if not (marker.items.failed if only_failed else marker.items.succeeded):
                 continue
             for output in marker.outputs:
-                rows = shard_data.decode(read_output(writer, output), pointer.fingerprint, output.key)
-                want = "failed" if only_failed else "succeeded"
-                yield from (row for row in rows if row.status == want)
+                yield read_output(writer, output), pointer.fingerprint, output.key
 
 
 def _items(writer: Writer, pointer: PlanPointer, done: set[str]) -> Iterator[PlannedItem]:

@@ -1,6 +1,6 @@
-"""The three kinds of source as one stream of rows.
+"""Every kind of source as one stream of rows.
 
-Layer: `worker.plan`, above `manifest` and `listing`. Opens what a request names and gives batches of candidates.
+Layer: `worker.plan`, above the modules of the single kinds. Opens what a request names and gives batches of candidates.
 """
 
 from __future__ import annotations
@@ -12,42 +12,82 @@ from itertools import islice
 from pathlib import Path
 
 from pagemill_worker.items import ItemFailure, PlannedItem
+from pagemill_worker.plan.books import BookSource
+from pagemill_worker.plan.dataset import DatasetSource
 from pagemill_worker.plan.listing import list_images
 from pagemill_worker.plan.manifest import Manifest
 from pagemill_worker.plan.paths import SETTLED, PathRules, check_uri
-from pagemill_worker.plan.request import ImagesRequest, ItemsRequest, SourceRequest
+from pagemill_worker.plan.request import (
+    BooksRequest,
+    DatasetRequest,
+    ImagesRequest,
+    ItemsRequest,
+    ManifestRequest,
+    SourceRequest,
+    TextsRequest,
+)
 from pagemill_worker.plan.rows import BATCH_ROWS, Candidates, ManifestBatch, encode_columns
 from pagemill_worker.plan.source_bytes import StoreOpener, open_source
+from pagemill_worker.plan.texts import TextSource
 
 
 @dataclass(slots=True)
 class OpenedSource:
-    """A source being read once. `noun` is what its rows are called in messages, `columns` fills while reading."""
+    """A source being read once. `noun` is what its rows are called in messages, `columns` fills while reading.
+
+    `is_paged`: a PDF or a TIFF of several pages stands for its pages, each an item.
+    """
 
     uri: str
     noun: str
     version: str
     batches: Callable[[], Iterator[Candidates]]
     columns: dict[str, str] = field(default_factory=dict)
+    is_paged: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceTools:
+    """What sources are read with. `scratch` is an empty local folder; `fetch_url` gives the bytes behind a URL."""
+
+    open_store: StoreOpener
+    scratch: Path
+    fetch_url: Callable[[str], bytes] | None = None
 
 
 @contextmanager
-def open_items(request: SourceRequest, open_store: StoreOpener, scratch: Path) -> Iterator[OpenedSource]:
+def open_items(request: SourceRequest, tools: SourceTools) -> Iterator[OpenedSource]:
     """The rows of the source. Raises: SourceError, also at the end, when the source changed meanwhile."""
-    if isinstance(request, ImagesRequest):
-        yield OpenedSource(request.uri, "file", "", lambda: list_images(request, open_store, scratch))
-    elif isinstance(request, ItemsRequest):
-        yield OpenedSource(request.uri, "item", "", lambda: _known_items(request.items), dict(request.columns))
-    else:
-        with open_source(request.uri, open_store) as source:
+    if isinstance(request, ManifestRequest):
+        with open_source(request.uri, tools.open_store) as source:
             manifest = Manifest(request, source)
+            rows = _manifest_rows
             yield OpenedSource(
-                request.uri,
-                "line",
-                source.version,
-                lambda: _manifest_rows(manifest),
-                manifest.columns,
+                request.uri, "line", source.version, lambda: rows(manifest), manifest.columns, is_paged=True
             )
+    elif isinstance(request, ItemsRequest):
+        yield OpenedSource(
+            request.uri, "item", "", lambda: _known_items(request.items), dict(request.columns), request.is_paged
+        )
+    else:
+        yield _opened(request, tools)
+
+
+def _opened(request: ImagesRequest | BooksRequest | DatasetRequest | TextsRequest, tools: SourceTools) -> OpenedSource:
+    if isinstance(request, ImagesRequest):
+        images = request
+        return OpenedSource(
+            request.uri, "file", "", lambda: list_images(images, tools.open_store, tools.scratch), is_paged=True
+        )
+    if isinstance(request, BooksRequest):
+        books = BookSource(request, tools.open_store, tools.scratch, tools.fetch_url)
+        noun = "entry" if request.annotations else "folder"
+        return OpenedSource(request.uri, noun, "", books.batches, books.columns)
+    if isinstance(request, DatasetRequest):
+        dataset = DatasetSource(request, tools.open_store, tools.scratch)
+        return OpenedSource(request.uri, "row", "", dataset.batches, dataset.columns)
+    texts = TextSource(request, tools.open_store, tools.scratch)
+    return OpenedSource(request.uri, "row", "", texts.batches, texts.columns)
 
 
 def _manifest_rows(manifest: Manifest) -> Iterator[Candidates]:

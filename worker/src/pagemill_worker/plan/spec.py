@@ -1,4 +1,4 @@
-"""From an OcrJob to what the planner is asked for.
+"""From a job's file to what the planner is asked for.
 
 Layer: the top of `worker.plan`; pure. The only module here that knows the API's models.
 """
@@ -7,38 +7,62 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from pagemill_core.api.v1alpha1.jobs import OcrJob, OcrJobSpec
-from pagemill_core.api.v1alpha1.source import ImagesSource
+from pagemill_core.api.v1alpha1.jobs import EmbeddingJob, EmbeddingJobSpec, JobSpec, OcrJob, OcrJobSpec
+from pagemill_core.api.v1alpha1.source import ImagesSource, ManifestSource
 from pagemill_core.errors import InvalidSpecError
-from pagemill_worker.plan.estimate import seconds_per_item
+from pagemill_worker.plan.estimate import DEFAULT_SECONDS_PER_ITEM, seconds_per_item
 from pagemill_worker.plan.request import (
+    BooksRequest,
     CutOptions,
+    DatasetRequest,
     Folding,
     ImagesRequest,
     ItemsRequest,
     KeyRules,
     ManifestRequest,
+    OcrOutputRequest,
     PlanRequest,
     SourceRequest,
+    TensorsRequest,
+    TextsRequest,
 )
 from pagemill_worker.plan.source_bytes import split_object
 from pagemill_worker.views.registry import VIEW_FORMATS
+
+# What an EmbeddingJob writes at the top of its output: never its own input. A table may be a file or a folder.
+EMBEDDING_PREFIXES = (
+    "dataset",
+    "summary",
+    "records",
+    "visual",
+    "text",
+    "labels",
+    "index",
+    "embeddings.parquet",
+    "failures.parquet",
+)
+# Items of a shard of tensors are row ranges of so many batches: large enough to hide what an item costs, and whole
+# batches, so that cutting a partition changes no batch but its last.
+BATCHES_PER_ITEM = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SpecContext:
     """What a job's file does not say: how many processes will work at once, what names the output's file system takes
     for one, the items that `source.retryOf` stands for (`plan.retry`), and seconds per item if they were measured.
+
+    `ocr_output_uri` is where the OcrJob writes that `source.ocrJob.name` names.
     """
 
     slots: int = 1
     folding: Folding = "none"
     retry: ItemsRequest | None = None
     measured_seconds_per_item: float | None = None
+    ocr_output_uri: str | None = None
 
 
 def from_spec(job: OcrJob, context: SpecContext) -> PlanRequest:
-    """The planner's request for a job.
+    """The planner's request for an OcrJob.
 
     Raises: InvalidSpecError when results would be read as pages later, or for stages, which nothing runs yet.
     """
@@ -47,37 +71,117 @@ def from_spec(job: OcrJob, context: SpecContext) -> PlanRequest:
         raise InvalidSpecError(
             "spec.stages: this release runs its own stages only, and sizes them itself", advice="remove spec.stages"
         )
-    sharding = spec.effective_sharding
-    seconds = context.measured_seconds_per_item
+    seconds = seconds_per_item(spec.effective_engine.effective_name)
     return PlanRequest(
         source=_source(spec, context),
         keys=_keys(spec, context),
-        cut=CutOptions(
-            items_per_shard=sharding.items_per_shard,
-            target_seconds=float(sharding.effective_target_seconds_per_shard),
-            seconds_per_item=seconds_per_item(spec.effective_engine.effective_name) if seconds is None else seconds,
-            slots=context.slots,
-        ),
+        cut=_cut(spec, context, seconds),
         max_items=spec.max_items,
+    )
+
+
+def from_embedding_spec(job: EmbeddingJob, context: SpecContext) -> PlanRequest:
+    """The planner's request for an EmbeddingJob that encodes, or that infers over tensors.
+
+    Raises: InvalidSpecError when its source is finished tensors, which are not planned from a listing, or an OcrJob
+    whose output nobody named.
+    """
+    spec = job.spec
+    return PlanRequest(
+        source=_embedding_source(spec, context),
+        keys=_embedding_keys(spec, context),
+        cut=_cut(spec, context, DEFAULT_SECONDS_PER_ITEM),
+        max_items=spec.max_items,
+    )
+
+
+def _cut(spec: JobSpec, context: SpecContext, expected_seconds: float) -> CutOptions:
+    sharding = spec.effective_sharding
+    measured = context.measured_seconds_per_item
+    return CutOptions(
+        items_per_shard=sharding.items_per_shard,
+        target_seconds=float(sharding.effective_target_seconds_per_shard),
+        seconds_per_item=expected_seconds if measured is None else measured,
+        slots=context.slots,
     )
 
 
 def _source(spec: OcrJobSpec, context: SpecContext) -> SourceRequest:
     source = spec.source
     if source.manifest is not None:
-        return ManifestRequest(
-            uri=source.manifest.uri,
-            id_column=source.manifest.effective_id_column,
-            path_column=source.manifest.effective_path_column,
-            path_prefix=source.manifest.path_prefix or "",
-            bucket=source.manifest.bucket or "",
-            format=source.manifest.format or "auto",
-        )
+        return _manifest(source.manifest)
     if source.images is not None:
         return _images(spec, source.images)
     if source.retry_of is not None and context.retry is not None:
         return context.retry
     raise InvalidSpecError("spec.source: name exactly one of manifest, images, retryOf")
+
+
+def _embedding_source(spec: EmbeddingJobSpec, context: SpecContext) -> SourceRequest:
+    source, output = spec.source, spec.output.uri
+    if source.manifest is not None:
+        return _manifest(source.manifest)
+    if source.images is not None:
+        return _pictures(source.images, output, EMBEDDING_PREFIXES)
+    if source.retry_of is not None and context.retry is not None:
+        return context.retry
+    if source.dataset is not None:
+        return DatasetRequest(uri=source.dataset.uri, own_output_uri=output, own_prefixes=EMBEDDING_PREFIXES)
+    if source.texts is not None:
+        return TextsRequest(
+            uri=source.texts.uri,
+            column=source.texts.effective_column,
+            id_column=source.texts.id_column or "",
+            own_output_uri=output,
+            own_prefixes=EMBEDDING_PREFIXES,
+        )
+    return _grouped(spec, context)
+
+
+def _grouped(spec: EmbeddingJobSpec, context: SpecContext) -> BooksRequest | OcrOutputRequest | TensorsRequest:
+    """The sources whose items are more than a row."""
+    source = spec.source
+    if source.books is not None:
+        return BooksRequest(
+            uri=source.books.uri,
+            annotations=source.books.annotations or "",
+            text_uri=source.books.text_uri or "",
+            order=source.books.effective_order,
+        )
+    if source.tensors is not None:
+        inference = spec.inference
+        rows = inference.effective_batch_size * BATCHES_PER_ITEM if inference else None
+        return TensorsRequest(
+            uri=source.tensors.uri,
+            pattern=source.tensors.effective_pattern,
+            order=source.tensors.effective_order,
+            rows_per_item=rows if source.tensors.effective_split == "rows" else None,
+            world_size=inference.world_size if inference else None,
+        )
+    if source.ocr_job is not None:
+        uri = source.ocr_job.uri or context.ocr_output_uri
+        if not uri:
+            raise InvalidSpecError(
+                f"spec.source.ocrJob.name: nobody knows where the OcrJob {source.ocr_job.name} writes",
+                advice="write source.ocrJob.uri with that job's output.uri instead",
+            )
+        return OcrOutputRequest(
+            uri=uri,
+            by_folder=source.ocr_job.effective_group_by == "directory",
+            as_reference_json=spec.effective_text_format == "referenceJson",
+        )
+    raise InvalidSpecError("spec.source: finished tensors of an EmbeddingJob are not planned as items to encode")
+
+
+def _manifest(manifest: ManifestSource) -> ManifestRequest:
+    return ManifestRequest(
+        uri=manifest.uri,
+        id_column=manifest.effective_id_column,
+        path_column=manifest.effective_path_column,
+        path_prefix=manifest.path_prefix or "",
+        bucket=manifest.bucket or "",
+        format=manifest.format or "auto",
+    )
 
 
 def _images(spec: OcrJobSpec, images: ImagesSource) -> ImagesRequest:
@@ -87,21 +191,41 @@ def _images(spec: OcrJobSpec, images: ImagesSource) -> ImagesRequest:
             "spec.output.prefix: with an empty prefix and the source's own uri, results would lie among the pages",
             advice="give output.prefix a name, or write somewhere else",
         )
+    return _pictures(images, spec.output.uri, (prefix, "dataset"))
+
+
+def _pictures(images: ImagesSource, output_uri: str, own_prefixes: tuple[str, ...]) -> ImagesRequest:
     return ImagesRequest(
         uri=images.uri,
         include=images.effective_include,
         exclude=images.effective_exclude,
         recursive=images.effective_recursive,
-        own_output_uri=spec.output.uri,
-        own_prefixes=(prefix, "dataset"),
+        own_output_uri=output_uri,
+        own_prefixes=own_prefixes,
     )
 
 
 def _keys(spec: OcrJobSpec, context: SpecContext) -> KeyRules:
-    place = split_object(spec.output.uri)
     return KeyRules(
         prefix=spec.output.effective_prefix,
         suffixes=tuple(VIEW_FORMATS[name].suffix for name in spec.output.effective_formats),
-        root=place[1].strip("/") if place else "",
+        root=_key_root(spec.output.uri),
         folding=context.folding,
     )
+
+
+def _embedding_keys(spec: EmbeddingJobSpec, context: SpecContext) -> KeyRules:
+    """Books have files of their own; every other item is a row of a table, whatever its id."""
+    if not spec.has_books:
+        return KeyRules(are_keys=False)
+    return KeyRules(
+        prefix="records",  # the longest of visual, text, labels and records
+        suffixes=(".pt", ".json"),
+        root=_key_root(spec.output.uri),
+        folding=context.folding,
+    )
+
+
+def _key_root(output_uri: str) -> str:
+    place = split_object(output_uri)
+    return place[1].strip("/") if place else ""

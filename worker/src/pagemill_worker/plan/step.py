@@ -104,6 +104,7 @@ def plan_step(environment: JobEnvironment, kind: PlanKind, writer: Writer, asked
             scratch=Path(scratch),
             known=_known(environment, writer, asked, fingerprint, Path(scratch)),
             on_progress=asked.on_progress,
+            fetch_url=fetch_url,
         )
         result = plan_source(asked.request, tools)
     pointer = PlanPointer(
@@ -147,6 +148,7 @@ def _facts(result: PlanResult) -> dict[str, Any]:
         "failed_at_plan": result.failed,
         "tombstones": result.tombstones,
         "already_done": result.already_done,
+        "column_types": dict(result.columns),
         "source_uri": result.source_uri,
         "parts": list(result.parts),
         "columns": list(result.columns),

@@ -57,7 +57,7 @@ def _document(run: RunInfo, pages: Iterable[ReportPage], tally: _Tally, max_page
     yield "</ol>\n" + _VIEWER + "</div>\n"
     yield f'<p class="empty" id="nothing" hidden>{_nothing(tally)}</p>\n'
     yield from _failures(run, tally.failed)
-    yield f"</main>\n{_footer(run, tally)}<script>{_asset('report.js')}</script>\n</body>\n</html>\n"
+    yield f"</main>\n{_footer(run, tally)}<script>{asset('report.js')}</script>\n</body>\n</html>\n"
 
 
 def _shown(pages: Iterable[ReportPage], tally: _Tally, max_pages: int, failed_count: int) -> Iterator[ReportPage]:
@@ -74,7 +74,7 @@ def _shown(pages: Iterable[ReportPage], tally: _Tally, max_pages: int, failed_co
 
 
 def _head(run: RunInfo) -> str:
-    script = base64.b64encode(hashlib.sha256(_asset("report.js").encode()).digest()).decode("ascii")
+    script = base64.b64encode(hashlib.sha256(asset("report.js").encode()).digest()).decode("ascii")
     policy = (
         "default-src 'none'; img-src data:; style-src 'unsafe-inline'; "
         f"script-src 'sha256-{script}'; base-uri 'none'; form-action 'none'"
@@ -85,7 +85,7 @@ def _head(run: RunInfo) -> str:
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n<meta name="referrer" content="no-referrer">\n'
         '<link rel="icon" href="data:,">\n'
-        f"<title>{xml_text(run.name)} – Pagemill report</title>\n<style>{_asset('report.css')}</style>\n"
+        f"<title>{xml_text(run.name)} – Pagemill report</title>\n<style>{asset('report.css')}</style>\n"
         '</head>\n<body>\n<a class="skip" href="#pages">Skip to the pages</a>\n'
     )
 
@@ -119,18 +119,19 @@ def _header(run: RunInfo) -> str:
 
 def _tiles(run: RunInfo) -> Iterator[str]:
     counts = run.counts
-    yield _tile("Pages read", f"{counts.succeeded:,}", f"of {counts.total:,}")
-    yield _tile("Failed", f"{counts.failed:,}", "", "poor" if counts.failed else "")
+    yield tile("Pages read", f"{counts.succeeded:,}", f"of {counts.total:,}")
+    yield tile("Failed", f"{counts.failed:,}", "", "poor" if counts.failed else "")
     if counts.skipped or counts.already_done:
-        yield _tile("Done before", f"{counts.skipped + counts.already_done:,}")
+        yield tile("Done before", f"{counts.skipped + counts.already_done:,}")
     if run.rate is not None:
-        yield _tile("Rate", f"{run.rate:,.2f}".rstrip("0").rstrip("."), "pages/s")
-    yield _tile("Time", _duration(run.seconds), f"{run.workers} worker{'' if run.workers == 1 else 's'}")
+        yield tile("Rate", f"{run.rate:,.2f}".rstrip("0").rstrip("."), "pages/s")
+    yield tile("Time", duration(run.seconds), f"{run.workers} worker{'' if run.workers == 1 else 's'}")
     if run.cost is not None:
-        yield _tile("Cost", f"{run.cost.spent:,f}", run.cost.currency, title=run.cost.formula)
+        yield tile("Cost", f"{run.cost.spent:,f}", run.cost.currency, title=run.cost.formula)
 
 
-def _tile(term: str, value: str, unit: str = "", grade: str = "", *, title: str = "") -> str:
+def tile(term: str, value: str, unit: str = "", grade: str = "", *, title: str = "") -> str:
+    """A figure of the head, as an element."""
     hint = f' title="{xml_text(title)}"' if title else ""
     suffix = f" <small>{xml_text(unit)}</small>" if unit else ""
     return f'<div class="tile {grade}"{hint}><dt>{term}</dt><dd>{xml_text(value)}{suffix}</dd></div>'
@@ -201,7 +202,8 @@ def _footer(run: RunInfo, tally: _Tally) -> str:
     )
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """A span of time for people."""
     whole = round(seconds)
     if whole < 60:
         return f"{seconds:.1f} s"
@@ -211,5 +213,6 @@ def _duration(seconds: float) -> str:
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A text that the package carries: the style sheet, the script."""
     return files(__package__).joinpath(name).read_text("utf-8").strip()

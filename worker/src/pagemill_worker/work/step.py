@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import IO
+from typing import IO, Any
 
 from pagemill_core.work.conditional import Writer
 from pagemill_core.work.layout import RunLayout
@@ -32,7 +32,8 @@ MEMORY_SHARE = 0.9  # of the cgroup's memory for the children; the supervisor ne
 class WorkOptions:
     """What the caller decides: processes, who the worker is, where children's standard error goes.
 
-    `environment` is the process's own, which only a `main` reads.
+    `environment` is the process's own, which only a `main` reads. `planned` are the fingerprint's fields where there is
+    a plan already: what was decided then holds, whatever this machine would decide.
     """
 
     processes: int
@@ -43,6 +44,7 @@ class WorkOptions:
     partial_every_s: float = 30.0
     memory_rung: int = 0
     can_have_more_memory: bool = False
+    planned: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

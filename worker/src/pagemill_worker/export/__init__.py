@@ -1,0 +1,1 @@
+"""Rows that leave for elsewhere: PostgreSQL with pgvector, Lance, single files of Parquet and NumPy."""

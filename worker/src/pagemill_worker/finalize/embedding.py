@@ -1,0 +1,128 @@
+"""What finalizing an EmbeddingJob means: files of books, the dataset with its vectors, the merged table.
+
+Layer: `worker.finalize`. What every kind shares stands in `committed`; what is written once a run in
+`embedding_extras`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import pyarrow as pa
+
+from pagemill_core.api.v1alpha1 import EmbeddingJob
+from pagemill_core.errors import IntegrityError
+from pagemill_core.work import layout as keys
+from pagemill_core.work.commit import read_output
+from pagemill_core.work.publish import View
+from pagemill_core.work.records import Marker, OutputRef, PlanPointer, Totals
+from pagemill_worker.finalize.committed import CommittedRun
+from pagemill_worker.finalize.dataset_parts import column_tables, dataset_parts
+from pagemill_worker.finalize.embedding_dataset import NEEDED, DatasetShape, dataset_tables, side_facts
+from pagemill_worker.finalize.embedding_table import FAILURES_KEY, METADATA_KEY, TABLE_KEY, parse_metadata
+from pagemill_worker.finalize.embedding_vectors import SideFacts
+from pagemill_worker.finalize.part_file import write_parquet
+from pagemill_worker.items import ItemFailure, ItemResult, PlannedItem
+from pagemill_worker.views.book_record import book_views
+from pagemill_worker.work import shard_data
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingKind(CommittedRun):
+    """The finalizing half of an EmbeddingJob's run."""
+
+    job: EmbeddingJob
+    write_table: Callable[[PlanPointer, Totals], object] = lambda *_: None
+
+    @property
+    def has_books(self) -> bool:
+        """Whether an item is a book."""
+        return self.job.spec.has_books
+
+    @property
+    def unit_sides(self) -> frozenset[str]:
+        """The sides whose rows have length 1, as the job asks."""
+        spec = self.job.spec
+        asked = {"visual": spec.effective_visual_normalize, "text": spec.effective_text_normalize}
+        return frozenset(side for side, normalize in asked.items() if normalize == "l2")
+
+    @cached_property
+    def shape(self) -> DatasetShape:
+        """The dataset's columns: those of the plan, and vectors as the run's first success has them."""
+        types = self.pointer.column_types
+        return DatasetShape(
+            sides=next((sides for marker in self.markers() if (sides := self._sides(marker))), ()),
+            columns={name: types.get(name, "string") for name in self.pointer.columns},
+            fingerprint=self.pointer.fingerprint,
+            has_books=self.has_books,
+        )
+
+    def views_of(self, results: Iterable[ItemResult]) -> Iterator[View]:
+        """The tensors and the record of each book, also of one that failed; other items have no files."""
+        if not self.has_books or "bookTensors" not in self.job.spec.effective_formats:
+            return
+        for result in results:
+            yield from book_views(result, self.unit_sides)
+
+    def write_dataset(self, segment: int, markers: Sequence[Marker]) -> OutputRef:
+        key = keys.dataset_part(self.layout.seq, segment)
+        shape = self.shape
+        shards = (self.table(marker) for marker in markers)
+        return write_parquet(self.store, key, dataset_tables(shards, shape), shape.schema)
+
+    def table(self, marker: Marker, columns: Sequence[str] = NEEDED) -> pa.Table:
+        """Columns of a shard's committed rows. Raises: IntegrityError when they do not match the marker."""
+        (output,) = marker.outputs
+        table = shard_data.read_table(read_output(self.writer, output), self.pointer.fingerprint, output.key, columns)
+        if len(table) != marker.items.planned or len(table) != output.rows:
+            raise IntegrityError(f"{output.key} has {len(table)} rows, its marker says {marker.items.planned}")
+        return table
+
+    def outcomes(self) -> Iterator[ItemResult]:
+        """How every item ended, from the dataset, which holds the same without a look at the vectors."""
+        parts = [part for part in dataset_parts(self.writer, up_to=self.layout.seq) if part.seq == self.layout.seq]
+        identity = "book" if self.has_books else "id"
+        last: ItemResult | None = None
+        for part in parts:
+            for table in column_tables(self.store, part, ["row", identity, "status", "error_class", "version"]):
+                for result in _outcomes(table, identity):
+                    # The pages of a book share its row; one page that succeeded makes a book that did.
+                    if last is not None and last.item.row != result.item.row:
+                        yield last
+                        last = result
+                    elif last is None or last.status != "succeeded":
+                        last = result
+        if last is not None:
+            yield last
+
+    def views(self, marker: Marker) -> Iterator[View]:
+        return self.views_of(self.results(marker)) if self.has_books else iter(())
+
+    def merged_keys(self) -> list[str]:
+        if "parquet" not in self.job.spec.effective_formats:
+            return []
+        blob = self.writer.get(METADATA_KEY)
+        if blob is None:
+            return [METADATA_KEY, FAILURES_KEY, TABLE_KEY]
+        facts = parse_metadata(blob.data)
+        return [METADATA_KEY, FAILURES_KEY, *facts.files] if facts.run == self.pointer.run else []
+
+    def mend_merged(self, pointer: PlanPointer, totals: Totals) -> bool:
+        if "parquet" not in self.job.spec.effective_formats:
+            return False
+        self.write_table(pointer, totals)
+        return True
+
+    def _sides(self, marker: Marker) -> tuple[SideFacts, ...]:
+        if not marker.items.succeeded:
+            return ()
+        return side_facts(self.table(marker, ["payload"]).column("payload").to_pylist(), self.unit_sides)
+
+
+def _outcomes(table: pa.Table, identity: str) -> Iterator[ItemResult]:
+    columns = [table.column(name).to_pylist() for name in ("row", identity, "status", "error_class", "version")]
+    for row, item_id, status, error_class, version in zip(*columns, strict=True):
+        failure = ItemFailure(error_class, "") if error_class else None
+        yield ItemResult(PlannedItem(row, item_id, "", version=version), status, None, failure)

@@ -1,0 +1,68 @@
+"""What belongs to a whole run whatever its kind: its place in the item index and in the dataset, what it cost.
+
+Layer: `worker.finalize`, above `committed`. Written once every shard has a marker; a late finalizer writes the same
+again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+
+from pagemill_core.ids import ulid
+from pagemill_core.work import layout as keys
+from pagemill_core.work.layout import RunLayout
+from pagemill_core.work.plan import read_plan
+from pagemill_core.work.rollup import segment_markers
+from pagemill_core.work.usage import Spent
+from pagemill_worker.environment import JobEnvironment
+from pagemill_worker.finalize.committed import CommittedRun
+from pagemill_worker.finalize.item_index import Fold, fold_index
+from pagemill_worker.views.run import Cost
+
+REPORT_KEY = "report.html"
+
+
+def summary_key(seq: int) -> str:
+    """The run's summary, one object a run."""
+    return f"summary/run={seq:08d}.json"
+
+
+def fold_runs(kind: CommittedRun) -> bool:
+    """Fold a run into the item index, after the given-up runs whose items it left out; those get their place in the
+    dataset here too, for nobody else will ever give it to them.
+
+    Returns: whether the index now shows this run, which it does not once a newer one folded.
+    """
+    for run in reversed(kind.pointer.subtracted):
+        layout = RunLayout(run)
+        earlier = read_plan(kind.writer, layout)
+        if earlier is None or earlier.fingerprint != kind.pointer.fingerprint:
+            continue
+        given_up = replace(kind, layout=layout, pointer=earlier)
+        for segment in range(_segments(earlier.shards)):
+            markers = list(segment_markers(kind.writer, layout, segment))
+            if markers:
+                given_up.write_dataset(segment, markers)
+        _fold(given_up)
+    return _fold(kind)
+
+
+def cost_of_run(environment: JobEnvironment, spent: Spent) -> Cost | None:
+    """What the run cost; None where nothing has a price."""
+    price = Decimal(environment.price_per_hour)
+    if not spent.cost and not price:
+        return None
+    budget = environment.job.spec.budget
+    currency = budget.effective_currency if budget else "USD"
+    formula = f"{spent.seconds:.0f} s × {price}/h ÷ 3600, plus what APIs charged"
+    return Cost(spent=spent.cost, currency=currency, formula=formula)
+
+
+def _fold(kind: CommittedRun) -> bool:
+    now = kind.writer.clock.now()
+    return fold_index(Fold(kind.writer, kind.layout, kind.pointer, kind.outcomes), ulid(int(now.timestamp() * 1000)))
+
+
+def _segments(shards: int) -> int:
+    return -(-shards // keys.SEGMENT_SHARDS)

@@ -1,0 +1,117 @@
+"""An EmbeddingJob: encoders turn pictures, texts and books into rows.
+
+Layer: `worker.kinds`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from pagemill_core.api.v1alpha1 import EmbeddingJob
+from pagemill_core.errors import InvalidSpecError
+from pagemill_core.work.conditional import Writer
+from pagemill_core.work.records import PlanPointer
+from pagemill_worker.embed.encoder import EncoderSettings
+from pagemill_worker.embed.fingerprint import fingerprint
+from pagemill_worker.embed.job import text_settings, visual_settings
+from pagemill_worker.embed.settings import ModelsSettings
+from pagemill_worker.embed.setup import EmbedSetup, setup_message
+from pagemill_worker.environment import JobEnvironment
+from pagemill_worker.finalize.embedding import EmbeddingKind
+from pagemill_worker.finalize.embedding_run import embedding_kind
+from pagemill_worker.images.limits import ImageLimits
+from pagemill_worker.ocr.job import IMAGE_RECIPE
+from pagemill_worker.ocr.settings import OcrSettings
+from pagemill_worker.ocr.threads import engine_environment
+from pagemill_worker.plan.request import PlanRequest
+from pagemill_worker.plan.spec import SpecContext, from_embedding_spec
+from pagemill_worker.work.child_environment import split
+from pagemill_worker.work.pool import PoolSettings
+from pagemill_worker.work.step import WorkOptions, memory_per_process
+
+CHILD_ITEMS = 64  # in a child's hands: some batches at work, ready and being read; the encoder's own batch is smaller
+CHILD_BOOKS = 2
+
+
+@dataclass(frozen=True)
+class EmbeddingJobKind:
+    """See `JobKind`."""
+
+    environment: JobEnvironment
+    job: EmbeddingJob
+
+    @property
+    def encoders(self) -> dict[str, EncoderSettings]:
+        """The settings of the job's encoders by side."""
+        cache = ModelsSettings().dir
+        given = {"visual": visual_settings(self.job, cache), "text": text_settings(self.job, cache)}
+        return {side: settings for side, settings in given.items() if settings is not None}
+
+    @property
+    def limits(self) -> ImageLimits:
+        source = self.job.spec.source
+        paged = source.images or source.manifest or source.retry_of
+        return ImageLimits() if paged is None else ImageLimits(pdf_dpi=paged.effective_pdf_dpi)
+
+    @property
+    def model(self) -> str:
+        return ", ".join(settings.model.name or settings.model.uri or "" for settings in self.encoders.values())
+
+    def check(self) -> None:
+        self.fingerprint_fields()
+
+    def fingerprint_fields(self) -> dict[str, Any]:
+        encoders = self.encoders
+        if not encoders:
+            raise InvalidSpecError("spec: an EmbeddingJob needs `visual`, `text`, `inference` or `classify`")
+        fields: dict[str, Any] = {side: fingerprint(settings) for side, settings in encoders.items()}
+        if "visual" in encoders:
+            fields["images"] = {"recipe": IMAGE_RECIPE, "pdfDpi": self.limits.pdf_dpi}
+        if "text" in encoders:
+            fields["textFormat"] = self.job.spec.effective_text_format
+        if self.job.spec.source.books is not None:
+            fields["badPages"] = self.job.spec.source.books.effective_bad_pages
+        return {"kind": "EmbeddingJob", **fields}
+
+    def request(self, context: SpecContext) -> PlanRequest:
+        job = self.environment.absolute_job()
+        return from_embedding_spec(job if isinstance(job, EmbeddingJob) else self.job, context)
+
+    def pool_settings(self, options: WorkOptions) -> PoolSettings:
+        given = split(options.environment)
+        retries = self.job.spec.effective_retries
+        return PoolSettings(
+            setup={**setup_message(self._setup(options.planned)), "environment": given.by_pipe},
+            processes=options.processes,
+            environment={**given.plain, **engine_environment(OcrSettings())},
+            depth=CHILD_BOOKS if self.job.spec.has_books else CHILD_ITEMS,
+            item_timeout_s=retries.effective_item_timeout_seconds,
+            memory_bytes=options.memory_bytes or memory_per_process(options.processes),
+            max_deaths=retries.effective_per_item,
+            stderr=options.stderr,
+        )
+
+    def committed(self, writer: Writer, pointer: PlanPointer, workers: int) -> EmbeddingKind:
+        return embedding_kind(self.environment, writer, pointer, workers)
+
+    def reader(self, writer: Writer, pointer: PlanPointer) -> EmbeddingKind:
+        return embedding_kind(self.environment, writer, pointer, 0)
+
+    def _setup(self, planned: Mapping[str, Any]) -> EmbedSetup:
+        # The plan may have been made on another class of machine; all rows are made with the arithmetic it chose.
+        decided = planned or self.fingerprint_fields()
+        encoders = {
+            side: replace(settings, precision=decided[side]["precision"]) for side, settings in self.encoders.items()
+        }
+        source = self.job.spec.source
+        setup = EmbedSetup.of(encoders.get("visual"), encoders.get("text"), self.limits, self.environment.s3)
+        return setup.model_copy(
+            update={
+                "text_format": self.job.spec.effective_text_format,
+                "bad_pages": source.books.effective_bad_pages if source.books is not None else "Fail",
+                "is_books": self.job.spec.has_books,
+                "allowed_hosts": self.environment.allowed_hosts,
+            }
+        )
