@@ -39,6 +39,7 @@ GENERATORS = (
     Generator("pagemill_core.api.crd.generate:render_all", owns=("crds/*.yaml",)),
     Generator("pagemill_cli.reference:render_all"),
     Generator("pagemill_operator.reference:render_all"),
+    Generator("catalogue:render_all", owns=("worker/src/pagemill_worker/embed/registered/*.yaml",)),
     Generator("charttools.generate:render_all", owns=("charts/pagemill/crds/*.yaml",)),
 )
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from benchmarks.harness.row import Row
-from benchmarks.rows import embeddings, engines, first_result, memory, operator, paddleocr, plan, protocol, tesseract
+from benchmarks.rows import (
+    embeddings,
+    engines,
+    first_result,
+    memory,
+    operator,
+    paddleocr,
+    plan,
+    protocol,
+    search,
+    tesseract,
+)
 
 ROWS: Mapping[str, Row] = {
     row.name: row
@@ -19,5 +30,6 @@ ROWS: Mapping[str, Row] = {
         first_result.ROW,
         embeddings.ROW,
         operator.ROW,
+        search.ROW,
     )
 }

@@ -126,11 +126,13 @@ def test_export_index_serves_the_nearest_rows(server: str, vectors: np.ndarray) 
     assert "indexed_embedding_hnsw" in str(plan)
 
 
-def test_export_of_long_rows_is_indexed_at_half_precision(server: str) -> None:
+def test_export_of_rows_too_long_for_an_index_is_refused_before_anything_is_sent(server: str) -> None:
     store = MemoryStore("long")
     write_vectors(store, MadePart(ids=["a", "b", "c"], vectors=clustered(3, 2304)))
 
-    assert write(server, store, "long_rows", has_index=True).dim == 2304
+    with pytest.raises(InvalidSpecError, match="2000 that pgvector indexes"):
+        write(server, store, "long_rows", has_index=True)
+    assert write(server, store, "long_rows").dim == 2304
 
 
 def test_export_into_a_table_of_other_rows_leaves_it_as_it_was(server: str, vectors: np.ndarray) -> None:

@@ -20,6 +20,7 @@ from pagemill_core.errors import FetchFailed, ImageMissing, ImageTooLarge, Sourc
 from pagemill_core.testing.fake_clock import FakeClock
 from pagemill_core.testing.web_server import Answer, answer, in_turn, raw, serving
 from pagemill_worker.fetch.addresses import AddressPolicy
+from pagemill_worker.fetch.fetched import Span
 from pagemill_worker.fetch.http import HttpFetcher, HttpPolicy
 
 PICTURE = b"\x89PNG" + bytes(range(256)) * 40
@@ -264,3 +265,27 @@ def test_fetch_by_threads_at_once_all_arrive() -> None:
         for thread in threads:
             thread.join()
     assert results == [PICTURE] * 40
+
+
+def ranged(handler: http.server.BaseHTTPRequestHandler, _: int) -> None:
+    """A server that knows ranges."""
+    start, _, end = handler.headers["Range"].removeprefix("bytes=").partition("-")
+    body = PICTURE[int(start) : int(end) + 1]
+    answer(206, body, Content_Range=f"bytes {start}-{end}/{len(PICTURE)}", ETag='"v1"')(handler, 0)
+
+
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_fetch_range_gives_its_bytes_from_any_server(knows_ranges: bool) -> None:
+    routes = {"/p": ranged if knows_ranges else answer(200, PICTURE, ETag='"v1"')}
+    with serving(routes) as (port, seen), fetching() as fetcher:
+        uri = f"http://127.0.0.1:{port}/p"
+        assert fetcher.fetch_range(uri, Span(100, 50), expected_version='"v1"').data == PICTURE[100:150]
+        with pytest.raises(SourceChanged):
+            fetcher.fetch_range(uri, Span(100, 50), expected_version='"v0"')
+    assert seen.requests[0][1]["Range"] == "bytes=100-149"
+
+
+def test_fetch_range_other_than_asked_for_fails() -> None:
+    routes = {"/p": answer(206, b"abc", Content_Range="bytes 0-2/9")}
+    with serving(routes) as (port, _), fetching() as fetcher, pytest.raises(FetchFailed, match="another range"):
+        fetcher.fetch_range(f"http://127.0.0.1:{port}/p", Span(3, 3))

@@ -16,7 +16,7 @@ from pagemill_core.storage.memory import MemoryStore
 from pagemill_core.work.commit import crc32
 from pagemill_worker.embed.rows import pack
 from pagemill_worker.finalize.embedding_dataset import NEEDED, DatasetShape, dataset_tables, side_facts
-from pagemill_worker.finalize.embedding_vectors import SideFacts, as_matrix
+from pagemill_worker.finalize.embedding_vectors import SideFacts, list_matrix
 from pagemill_worker.finalize.part_file import write_parquet
 from pagemill_worker.items import ItemFailure, ItemResult, PlannedItem
 from pagemill_worker.work import shard_data
@@ -85,7 +85,7 @@ def test_dataset_has_every_row_with_its_status_and_vectors_of_successes_alone() 
 
 def test_dataset_of_successes_alone_is_a_matrix_again() -> None:
     table = write([[done(0), done(1)], [done(2)]], shape_of())
-    assert np.array_equal(as_matrix(table.column("embedding")), np.concatenate([unit(row) for row in range(3)]))
+    assert np.array_equal(list_matrix(table.column("embedding")), np.concatenate([unit(row) for row in range(3)]))
 
 
 def test_dataset_of_two_sides_has_two_columns_of_vectors() -> None:
@@ -173,7 +173,7 @@ def test_dataset_refuses_bytes_that_are_not_the_rows() -> None:
         write([[done(0), cut]], shape_of())
 
 
-# -- books --------------------------------------------------------------------------------------------------------------
+# -- books -------------------------------------------------------------------------------------------------------------
 
 
 def make_book(row: int, pages: int, bad: int | None = None, book: str = "Crème #7/a") -> ItemResult:
@@ -195,7 +195,9 @@ BOOKS = shape_of(SideFacts("visual", 4, "float32"), TEXT, has_books=True)
 
 
 def test_dataset_of_books_has_a_row_a_page_and_one_for_a_book_that_failed() -> None:
-    missing = ItemResult(PlannedItem(1, "gone", "s3://b/books/gone"), "failed", failure=ItemFailure("BookMissing", "no"))
+    missing = ItemResult(
+        PlannedItem(1, "gone", "s3://b/books/gone"), "failed", failure=ItemFailure("BookMissing", "no")
+    )
     rows = write([[make_book(0, 3, bad=1), missing], [make_book(2, 1, book="z")]], BOOKS).to_pylist()
     assert [(row["row"], row["id"], row["book"], row["page"], row["status"]) for row in rows] == [
         (0, "Crème #7/a/0.png", "Crème #7/a", 0, "succeeded"),

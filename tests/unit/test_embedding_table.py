@@ -105,6 +105,17 @@ def test_table_carries_the_sources_columns_with_their_types_and_values() -> None
     assert "meta_url" not in first
 
 
+def test_table_of_a_data_set_has_its_urls_verbatim_and_no_signature_elsewhere() -> None:
+    output = MadeEmbeddings(MemoryStore(), FakeClock(), make_job(source={"dataset": {"uri": "shards"}}))
+    items = [PlannedItem(row, f"00000#{row}", f"https://h/{row}.jpg?size=large#top") for row in range(2)]
+    output.finish(items, all_but("00000#1"))
+    assert [row["url"] for row in table_of(output)] == ["https://h/0.jpg?size=large#top"]
+    assert [row["url"] for row in table_of(output, "failures.parquet")] == ["https://h/1.jpg?size=large#top"]
+    (part,) = output.store.list("dataset/")
+    rows = table_of(output, part.key)
+    assert [row["source_uri"] for row in rows] == ["https://h/0.jpg", "https://h/1.jpg"]
+
+
 def test_table_of_a_source_without_captions_has_empty_ones() -> None:
     output = made()
     output.finish(make_items("a"))

@@ -58,7 +58,7 @@ def tar(members: Members, form: int = tarfile.PAX_FORMAT) -> bytes:
 
 
 def failures(items: list[PlannedItem]) -> list[str | None]:
-    return [item.failure and item.failure.error_class for item in items]
+    return [item.failure.error_class if item.failure else None for item in items]
 
 
 def test_dataset_parquet_rows_keep_order_types_and_nulls(tmp_path: Path) -> None:

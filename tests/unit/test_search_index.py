@@ -428,6 +428,21 @@ def test_index_damaged_on_disk_says_what_to_do(vectors: np.ndarray, tmp_path: Pa
     assert "anew" in caught.value.advice
 
 
+def test_index_of_a_run_without_a_success_keeps_the_rows_of_earlier_ones(vectors: np.ndarray) -> None:
+    writer = make_writer()
+    write_vectors(writer.store, MadePart(ids=ids(10), vectors=vectors[:10]))
+    key = write_vectors(writer.store, MadePart(ids=["bad"], vectors=vectors[:1], seq=2, failed=frozenset({"bad"})))
+    table = pq.read_table(pa.BufferReader(writer.store.get(key).data)).drop_columns(["embedding"])
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink)
+    writer.store.put(key, sink.getvalue().to_pybytes())
+
+    report = build_index(writer, replace(SETTINGS, run="00000002-abcdef01"))
+
+    assert report.rows == 10
+    assert found(writer, vectors[4], k=1) == ["item-4"]
+
+
 def test_index_of_no_dataset_is_refused_with_what_to_do() -> None:
     with pytest.raises(ObjectNotFoundError, match="holds no dataset"):
         build_index(make_writer(), SETTINGS)

@@ -86,6 +86,10 @@ class JobEnvironment:
         """The store rooted at the job's output."""
         return open_store(self.absolute(self.job.spec.output.uri), self.s3)
 
+    def open_root(self, uri: str) -> ObjectStore:
+        """The store rooted at `uri`, reached as the job's storage is."""
+        return open_store(self.absolute(uri), self.s3)
+
     def open_parent(self, uri: str) -> tuple[ObjectStore, str]:
         """The store that holds the object `uri`, and its key in it. Raises: InvalidSpecError for a bare root."""
         root, key = split_uri(self.absolute(uri))

@@ -31,8 +31,8 @@ def cat(
     """Print one item's result, wherever it is: its file in the output, else the data that was committed.
 
     A format that the job does not write is made from the committed data. An EmbeddingJob's item is printed as JSON
-    with its vectors, whatever the format. Of an item that failed, the class and the
-    message go to standard error. Exit status: 0 printed, 70 the item failed, 75 there is no such item, or not yet.
+    with its vectors, whatever the format. Of an item that failed, the class and the message go to standard error.
+    Exit status: 0 printed, 70 the item failed, 75 there is no such item, or not yet.
 
     Example: pagemill cat "comics/issue 1/page_001" job.yaml --format json
     """

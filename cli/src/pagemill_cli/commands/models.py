@@ -1,6 +1,7 @@
-"""`pagemill models`: the model files of the local engines.
+"""`pagemill models`: the model files of the local engines, and the models of encoders.
 
-Layer: `cli.commands`. Nothing is downloaded from anywhere but the URI that the user writes.
+Layer: `cli.commands`. Nothing is downloaded but what the user names: a URI, or a model of the catalogue, which is
+pinned.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
+from pagemill_cli.commands import encoder_models
 from pagemill_cli.commands.arguments import Output, out, print_json
 from pagemill_cli.output.target import bare_s3
 from pagemill_cli.settings import CliSettings, read_settings
@@ -25,61 +27,87 @@ from pagemill_worker.ocr.settings import OcrSettings
 MAX_MODEL_BYTES = 4 << 30  # arbitrary; the largest of the OCR models has 200 MB
 
 app = typer.Typer(
-    help="List, fetch and verify the model files of the local engines.",
+    help="List, fetch and verify models: the files of the local engines, and the models of encoders.",
     no_args_is_help=True,
     epilog="Example: pagemill models verify",
 )
 
-Engines = Annotated[list[str] | None, typer.Argument(metavar="[ENGINE]…", help="Default: every local engine.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[NAME]…", help="Local engines, and models of encoders. Default: all of both."),
+]
 
 
 @app.command("list")
-def list_models(engines: Engines = None, output: Output = "text") -> None:
-    """List the model files that engines find on this machine, with size, digest and origin.
+def list_models(names: Names = None, output: Output = "text") -> None:
+    """List the model files that engines find on this machine, and the models that encoders may name.
 
     Example: pagemill models list tesseract
     """
-    _show(*_found(_chosen(engines)), output)
+    engines, encoders = _split(names)
+    _show(*_found(engines), [encoder_models.listed(name) for name in encoders], output)
 
 
 @app.command()
-def verify(engines: Engines = None, output: Output = "text") -> None:
+def verify(names: Names = None, output: Output = "text") -> None:
     """Hash every model file and compare it with what brought it: package records, or the note that fetch wrote.
+
+    Of encoders' models, those that were fetched. A folder's path prints the digest that a job's `model.digest` needs.
 
     Exit status: 0 nothing is damaged, 70 something is.
 
     Example: pagemill models verify paddleocr
     """
-    found, missing = _found(_chosen(engines))
-    _show(found, missing, output)
-    if any(model.state == "Damaged" for model in found):
+    engines, encoders = _split(names)
+    found, missing = _found(engines)
+    verified = encoder_models.verified(encoders if names else None)
+    _show(found, missing, verified, output)
+    if any(model.state == "Damaged" for model in found) or any(model["state"] == "Damaged" for model in verified):
         raise typer.Exit(IntegrityError.exit_code)
 
 
 @app.command()
 def fetch(
-    engines: Engines = None,
+    names: Names = None,
     source: Annotated[
-        str, typer.Option("--from", metavar="URI", help="One model file: s3://…, file:///…, https://… or a path.")
+        str,
+        typer.Option(
+            "--from",
+            metavar="URI",
+            help="An engine's one file: s3://…, file:///…, https://… or a path. A model's folder.",
+        ),
     ] = "",
     sha256: Annotated[str, typer.Option(metavar="DIGEST", help="What its SHA-256 must be; required for http(s).")] = "",
+    revision: Annotated[
+        str, typer.Option(metavar="COMMIT", help="The revision of an encoder's model, where none is pinned.")
+    ] = "",
     output: Output = "text",
 ) -> None:
-    """Make models ready. Without --from: prepare what engines make of installed packages, so that no run waits for it.
+    """Make models ready. An engine: prepare what it makes of installed packages, so that no run waits for it.
 
-    With --from, and exactly one engine: fetch that file into the engine's folder, checked by its digest. Nothing is
-    ever looked up by name: models come from installed packages or from the URI you write.
+    An engine with --from: fetch that file into the engine's folder, checked by its digest.
 
-    Example: pagemill models fetch easyocr --from s3://models/japanese_g2.pth --sha256 0a6b…
+    A model of the catalogue, or an hf:// or s3:// URI: fetch it from its hub at the pinned revision, or from --from (a
+    folder or s3:// prefix with the same files), and note the digest of every file. Nothing is ever looked up by name.
+
+    Example: pagemill models fetch dinov2-small
     """
-    chosen = _chosen(engines)
-    if source:
-        _fetch_one(chosen, source, sha256, output)
-        return
+    engines, encoders = _split(names or list(ENGINES))
+    if encoders:
+        if engines or (source and len(encoders) > 1):
+            raise InvalidSpecError("fetch engines and models of encoders one by one", advice="name one of them")
+        encoder_models.fetch(encoders, source, revision, output)
+    elif source:
+        _fetch_one(engines, source, sha256, output)
+    else:
+        _prepare(engines, output)
+
+
+def _prepare(engines: list[str], output: str) -> None:
     settings = OcrSettings()
     prepared: dict[str, list[str]] = {}
     missing: dict[str, str] = {}
-    for engine in chosen:
+    for engine in engines:
         try:
             prepared[engine] = [str(path) for path in prepare_models(engine, settings)]
             model_files(engine, settings)
@@ -88,7 +116,7 @@ def fetch(
     if output == "json":
         print_json({"prepared": prepared, "missing": missing})
         return
-    for engine in chosen:
+    for engine in engines:
         if engine in missing:
             typer.echo(f"{engine}: missing: {missing[engine]}")
         else:
@@ -120,13 +148,18 @@ def _read(source: str, settings: CliSettings) -> bytes:
     return source_fetcher(bare_s3(settings), hosts).fetch(source, max_bytes=MAX_MODEL_BYTES).data
 
 
-def _chosen(engines: list[str] | None) -> list[str]:
-    for engine in engines or ():
-        if engine not in ENGINES:
+def _split(names: list[str] | None) -> tuple[list[str], list[str]]:
+    """(engines, models of encoders) among the names; all of both for None. Raises: InvalidSpecError for neither."""
+    if names is None:
+        return list(ENGINES), encoder_models.names()
+    encoders = [name for name in names if name not in ENGINES]
+    for name in encoders:
+        if not encoder_models.is_model(name):
             raise InvalidSpecError(
-                f"{engine} has no model files here", advice=f"engines with local models: {', '.join(ENGINES)}"
+                f"{name} is no engine with models and no model of an encoder",
+                advice=f"engines: {', '.join(ENGINES)}; `pagemill models list` shows the models",
             )
-    return list(engines or ENGINES)
+    return [name for name in names if name in ENGINES], encoders
 
 
 def _found(engines: list[str]) -> tuple[list[ModelFile], dict[str, str]]:
@@ -142,10 +175,17 @@ def _found(engines: list[str]) -> tuple[list[ModelFile], dict[str, str]]:
     return found, missing
 
 
-def _show(found: list[ModelFile], missing: dict[str, str], output: str) -> None:
+def _show(found: list[ModelFile], missing: dict[str, str], encoders: list[encoder_models.Shown], output: str) -> None:
     if output == "json":
-        print_json({"models": [_as_json(model) for model in found], "missing": missing})
+        print_json({"models": [_as_json(model) for model in found], "encoders": encoders, "missing": missing})
         return
+    if found or missing:
+        _show_engines(found, missing)
+    if encoders:
+        encoder_models.show(encoders)
+
+
+def _show_engines(found: list[ModelFile], missing: dict[str, str]) -> None:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for column in ("ENGINE", "MODEL", "BYTES", "SHA256", "STATE", "ORIGIN"):
         table.add_column(column, justify="right" if column == "BYTES" else "left")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from pagemill_cli.output.standing import ledger_of
 from pagemill_cli.output.target import Target, no_run
-from pagemill_core.api.v1alpha1 import EmbeddingJob, Job, OcrJob
+from pagemill_core.api.v1alpha1 import Job, OcrJob
 from pagemill_core.api.v1alpha1.limits import Retries
 from pagemill_core.api.v1alpha1.source import EmbeddingSource, OcrSource, RetryOfSource
 from pagemill_core.api.workkey import work_key
@@ -62,26 +62,12 @@ def retry_job(job: Job, run: str) -> Job:
     changes = {
         "source": source,
         "output": spec.output.model_copy(update={"files": spec.effective_files}),
-        **(_settled(job) if isinstance(job, EmbeddingJob) else {}),
         "retries": retries,
         "max_items": None,
         "incremental": None,
         "depends_on": None,
     }
     return job.model_copy(update={"spec": spec.model_copy(update=changes)})  # type: ignore[return-value]
-
-
-def _settled(job: EmbeddingJob) -> dict[str, object]:
-    """What an EmbeddingJob's source decides where the file is silent, said aloud: `retryOf` would decide otherwise."""
-    spec = job.spec
-    output = spec.output.model_copy(update={"files": spec.effective_files, "formats": spec.effective_formats})
-    changes: dict[str, object] = {"output": output}
-    if spec.visual is not None:
-        changes["visual"] = spec.visual.model_copy(update={"normalize": spec.effective_visual_normalize})
-    if spec.text is not None:
-        text = {"normalize": spec.effective_text_normalize, "format": spec.effective_text_format}
-        changes["text"] = spec.text.model_copy(update=text)
-    return changes
 
 
 def _base(target: Target, job: Job, history: list[Held]) -> Held:

@@ -20,6 +20,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from types import MappingProxyType
 
@@ -29,6 +30,7 @@ import pyarrow.dataset  # noqa: F401 - Parquet readers load it late; see `_warm_
 import pagemill_cli.local.run as run_module
 import pagemill_worker.environment as environment_module
 import pagemill_worker.fetch.http as http_module
+import pagemill_worker.kinds.embedding as embedding_module
 from pagemill_cli import main as command
 from pagemill_cli.testing.strikes import Forked, Strike, point_name
 from pagemill_core.errors import StoreUnavailableError
@@ -40,6 +42,8 @@ from pagemill_core.testing.fault_store import FaultStore, Hooks
 from pagemill_core.testing.full_store import FullStore
 from pagemill_worker.ocr import registry
 from pagemill_worker.testing.instant import ADAPTER, InstantPool
+from pagemill_worker.testing.instant_encoder import instant_fingerprint, reader_of
+from pagemill_worker.work.pool import PoolSettings
 
 _LATE = ("pagemill_core.storage.s3", "rich._emoji_codes", "importlib.readers", "typer._adapters")
 _OPERATION_S = 1.0  # no operation on a folder takes longer; one that raised is never seen to end
@@ -101,6 +105,10 @@ class _Striker:
         self._may_begin.set()
 
 
+def _pool(settings: PoolSettings, deaths: Callable[[str], None], *, log: Path | None) -> InstantPool:
+    return InstantPool(settings, deaths, log=log, read=reader_of(settings))
+
+
 def _install(request: Forked) -> None:
     striker = _Striker(request.strikes, Path(request.operations) if request.operations else None)
 
@@ -118,7 +126,8 @@ def _install(request: Forked) -> None:
     vars(environment_module)["open_store"] = open_struck
     if not request.real_engine:
         log = Path(request.log) if request.log else None
-        vars(run_module)["Pool"] = functools.partial(InstantPool, log=log)
+        vars(run_module)["Pool"] = functools.partial(_pool, log=log)
+        vars(embedding_module).update(fingerprint=instant_fingerprint, ensure_model=lambda *_: None)
         vars(registry)["_FACTORIES"] = MappingProxyType(dict.fromkeys(registry.names(), ADAPTER))
     if request.deadline_s is not None:
         writer = environment_module.JobEnvironment.writer

@@ -19,6 +19,9 @@ from pagemill_core.storage.open import open_store
 from pagemill_core.storage.s3_settings import S3Settings
 from pagemill_core.work.conditional import Backoff
 from pagemill_worker.embed.books import BookPage, BookPages, PageText, planned_book, read_text
+from pagemill_worker.embed.classify.classifier import BookRows, Classifier
+from pagemill_worker.embed.classify.labels import SIDE
+from pagemill_worker.embed.label_runner import labels_of
 from pagemill_worker.embed.rows import pack
 from pagemill_worker.embed.runner import EncodedRow, Encoders, RowInput, encode_sides
 from pagemill_worker.embed.setup import EmbedSetup
@@ -76,8 +79,9 @@ class BookRunner:
     batch_size = 1
     threads = 1
 
-    def __init__(self, setup: EmbedSetup, encoders: Encoders) -> None:
+    def __init__(self, setup: EmbedSetup, encoders: Encoders, classifier: Classifier | None = None) -> None:
         self._setup = setup
+        self._classifier = classifier
         self._encoders = encoders
         self._limits = ImageLimits(**setup.limits)
         self._s3 = S3Settings.model_validate(setup.s3)
@@ -111,7 +115,17 @@ class BookRunner:
         payload: dict[str, Any] = {"pages": book.pages}
         if book.bad and (self._setup.bad_pages == "Fail" or not book.good):
             return Processed("failed", payload, ItemFailure.of(_bad_pages(prepared.item, book)), seconds)
-        rows, data = pack({side: np.stack(values) for side, values in book.rows.items()})
+        sides = {side: np.stack(values) for side, values in book.rows.items()}
+        if self._classifier is not None:
+            between = time.perf_counter()
+            try:
+                found = labels_of(self._classifier, BookRows(prepared.item.id, sides["visual"], sides["text"]))
+            except ItemError as error:
+                return Processed("failed", payload, ItemFailure.of(error), seconds)
+            sides[SIDE] = found
+            payload["labels"] = list(self._classifier.labels)
+            seconds["classify"] = time.perf_counter() - between
+        rows, data = pack(sides)
         return Processed("succeeded", {"rows": rows, **payload}, seconds=seconds, data=data)
 
     def _batches(self, book: BookPages) -> Iterator[list[_Page]]:

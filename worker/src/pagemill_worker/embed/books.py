@@ -128,6 +128,10 @@ def planned_book(item: PlannedItem, open_store: StoreOpener) -> BookPages:
 
     Raises: SourceChanged when they are not those that were planned; BookMissing, BookEmpty; the store's errors.
     """
+    if "table" in item.input:
+        from pagemill_worker.embed.book_table import table_book  # it builds on this module
+
+        return table_book(item, open_store)
     order: ListingOrder = "natural" if item.input.get("order") == "natural" else "codePoint"
     found = list_book(item.uri, text_uri=str(item.input.get("ocr") or ""), order=order, open_store=open_store)
     if item.version is not None and found.digest != item.version:

@@ -27,12 +27,15 @@ class _Entry(BaseModel):
 
 
 class Preprocessing(_Entry):
-    """The pictures a model wants, as its publisher documents them; checked against the model's own files."""
+    """The pictures a model wants, as its publisher documents them; checked against the model's own files.
+
+    `interpolation` None: as the files say.
+    """
 
     side_px: int = Field(ge=1)
     resize: Literal["shortest", "squash", "longest"]
     shortest_px: int | None = None
-    interpolation: Literal["bicubic", "bilinear"]
+    interpolation: Literal["bicubic", "bilinear"] | None = None
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
@@ -85,8 +88,8 @@ class KnownModel(_Entry):
 @functools.cache
 def known_models(folder: Path = REGISTERED) -> Mapping[str, KnownModel]:
     """All named models by name, sorted. Raises: InvalidSpecError naming the file that is wrong."""
-    models = [_read(path) for path in sorted(folder.glob("*.yaml"))]
-    return MappingProxyType({model.name: model for model in models})
+    models = [_read(path) for path in folder.glob("*.yaml")]
+    return MappingProxyType({model.name: model for model in sorted(models, key=lambda model: model.name)})
 
 
 def _read(path: Path) -> KnownModel:

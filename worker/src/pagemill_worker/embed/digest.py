@@ -14,7 +14,7 @@ from pagemill_core.errors import EngineUnavailableError, IntegrityError
 from pagemill_worker.ocr.fingerprint import file_digest
 
 WEIGHTS = (".safetensors", ".bin", ".pt", ".pth")
-_COUNTED = frozenset({*WEIGHTS, ".json", ".txt", ".model", ".py", ".jinja", ".yaml", ".tiktoken"})
+COUNTED = frozenset({*WEIGHTS, ".json", ".txt", ".model", ".py", ".jinja", ".yaml", ".tiktoken"})
 NOTE = "pagemill-model.json"
 
 
@@ -35,7 +35,7 @@ def _counted(folder: Path) -> Iterator[Path]:
     for file in folder.rglob("*"):
         parts = file.relative_to(folder).parts
         hidden = any(part.startswith(".") or part == "__pycache__" for part in parts)
-        if file.suffix in _COUNTED and file.name != NOTE and not hidden and file.is_file():
+        if file.suffix in COUNTED and file.name != NOTE and not hidden and file.is_file():
             yield file
 
 

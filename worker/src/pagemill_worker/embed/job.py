@@ -6,6 +6,7 @@ Layer: `worker.embed`, its door for `kinds`; imports no machine-learning package
 from __future__ import annotations
 
 from pathlib import Path
+
 from pagemill_core.api.v1alpha1 import EmbeddingJob
 from pagemill_core.api.v1alpha1.models import Encoder, ModelRef
 from pagemill_worker.embed.encoder import EncoderSettings, ModelSettings

@@ -58,7 +58,7 @@ def own_page_text(data: bytes | None) -> PageText:
     return PageText(json.dumps(reference_result(value["text_regions"])), found.plain, "text")
 
 
-def reference_result(regions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def reference_result(regions: Sequence[Any]) -> dict[str, Any]:
     """Regions with boxes [x, y, width, height] as the value of `OCRResult`: boxes [x1, y1, x2, y2], text in lines."""
     kept = ("text", "confidence", "bbox", "polygon")
     rows = []

@@ -136,7 +136,7 @@ def _check_preprocessing(name: str, found: PictureRecipe, known: Preprocessing) 
         width_px=known.side_px,
         resize=known.resize,
         shortest_px=known.shortest_px if known.resize == "shortest" else None,
-        interpolation=known.interpolation,
+        interpolation=known.interpolation or found.interpolation,
         mean=known.mean,
         std=known.std,
         floors_middle=found.floors_middle,

@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pagemill_core.errors import EncoderFailed, ItemError, RowUnusable, TextTooLong
+from pagemill_core.errors import ItemError, RowUnusable
 from pagemill_core.storage.s3_settings import S3Settings
+from pagemill_worker.embed.classify.classifier import load_classifier
+from pagemill_worker.embed.classify_job import from_json
 from pagemill_worker.embed.encoder import EncodedText, TextEncoder, VisualEncoder
+from pagemill_worker.embed.label_runner import LabelRunner
 from pagemill_worker.embed.load import load_text, load_visual
 from pagemill_worker.embed.rows import pack
 from pagemill_worker.embed.setup import EmbedSetup
@@ -52,13 +55,16 @@ def make_runner(settings: Mapping[str, Any]) -> Runner:
     """Load the models that a set-up message names."""
     setup = EmbedSetup.model_validate(settings)
     visual, text = setup.encoders
+    classifier = load_classifier(from_json(setup.classify)) if setup.classify is not None else None
+    if classifier is not None and visual is None and text is None:
+        return LabelRunner(setup, classifier)
     encoders = Encoders(
         load_visual(visual) if visual is not None else None, load_text(text) if text is not None else None
     )
     if setup.is_books:
         from pagemill_worker.embed.book_runner import BookRunner  # it builds on this module
 
-        return BookRunner(setup, encoders)
+        return BookRunner(setup, encoders, classifier)
     return RowRunner(setup, encoders)
 
 
@@ -176,7 +182,7 @@ def _one_by_one_on_error(encode: Encode | None, inputs: Sequence[Any]) -> list[F
         return [None] * len(inputs)
     try:
         return list(encode(inputs))
-    except (EncoderFailed, TextTooLong) as error:
+    except ItemError as error:
         if len(inputs) == 1:
             return [error]
     return [found for given in inputs for found in _one_by_one_on_error(encode, [given])]

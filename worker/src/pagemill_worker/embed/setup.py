@@ -29,6 +29,7 @@ class EmbedSetup(BaseModel):
     text_format: Literal["referenceJson", "plainText"] = "plainText"
     bad_pages: Literal["Fail", "Drop"] = "Fail"
     is_books: bool = False
+    classify: dict[str, Any] | None = None
     limits: dict[str, int]
     s3: dict[str, Any] = Field(repr=False)
     allowed_hosts: tuple[str, ...] = ()

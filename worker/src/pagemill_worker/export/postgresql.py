@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 SCHEMES = ("postgresql", "postgres")
 MAX_DIM = 16_000  # pgvector's own limits
 MAX_INDEXED_DIM = 2_000
-MAX_INDEXED_HALF_DIM = 4_000
 _CONNECT_S = 15
 
 
@@ -68,7 +67,7 @@ def export_to_postgresql(rows: ExportRows, table: Table) -> Exported:
         count = _stage(connection, rows)
         written, deleted = _merge(connection, rows, table)
         if table.has_index:
-            _index(connection, rows.dim, table)
+            _index(connection, table)
     seconds = round(time.monotonic() - started, 2)
     where = f"{shown_database(table.uri)} table {table.name}"
     return Exported(where, count, rows.dim, seconds, written, deleted)
@@ -77,9 +76,9 @@ def export_to_postgresql(rows: ExportRows, table: Table) -> Exported:
 def _check(dim: int, table: Table) -> None:
     if dim > MAX_DIM:
         raise InvalidSpecError(f"rows of {dim} numbers are longer than the {MAX_DIM} that pgvector holds")
-    if table.has_index and dim > MAX_INDEXED_HALF_DIM:
+    if table.has_index and dim > MAX_INDEXED_DIM:
         raise InvalidSpecError(
-            f"rows of {dim} numbers are longer than the {MAX_INDEXED_HALF_DIM} that pgvector indexes",
+            f"rows of {dim} numbers are longer than the {MAX_INDEXED_DIM} that pgvector indexes",
             advice="leave out --index",
         )
     if not all(table.name.split(".")) or table.name.count(".") > 1:
@@ -152,15 +151,12 @@ def _merge(connection: psycopg.Connection[Any], rows: ExportRows, table: Table) 
     return written, deleted
 
 
-def _index(connection: psycopg.Connection[Any], dim: int, table: Table) -> None:
+def _index(connection: psycopg.Connection[Any], table: Table) -> None:
     from psycopg import sql
 
-    what = sql.SQL("embedding vector_cosine_ops")
-    if dim > MAX_INDEXED_DIM:
-        what = sql.SQL("(embedding::halfvec({})) halfvec_cosine_ops").format(sql.Literal(dim))  # type: ignore[assignment]
     name = sql.Identifier(f"{table.name.rpartition('.')[2]}_embedding_hnsw")
-    create = sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw ({})")
-    connection.execute(create.format(name, _name(table), what))
+    create = sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw (embedding vector_cosine_ops)")
+    connection.execute(create.format(name, _name(table)))
 
 
 def _name(table: Table) -> Any:

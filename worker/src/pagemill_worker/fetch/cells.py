@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pagemill_core.errors import ImageTooLarge, RowUnusable
+from pagemill_core.errors import RowUnusable
 from pagemill_worker.fetch.fetched import Fetcher, Span, failed, shown_uri, too_large
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ class CellReader:
             raise RowUnusable(f"{shown_uri(uri)}: the column {column!r} holds nothing in row {row}")
         data = value.encode("utf-8", "replace") if isinstance(value, str) else value
         if len(data) > max_bytes:
-            error: ImageTooLarge = too_large(uri, len(data), max_bytes)
-            raise error
+            raise too_large(uri, len(data), max_bytes)
         return data
 
     def _table(self, key: _Key) -> _Table:

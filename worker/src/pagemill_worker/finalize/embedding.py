@@ -6,6 +6,7 @@ Layer: `worker.finalize`. What every kind shares stands in `committed`; what is 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -25,6 +26,7 @@ from pagemill_worker.finalize.embedding_table import FAILURES_KEY, METADATA_KEY,
 from pagemill_worker.finalize.embedding_vectors import SideFacts
 from pagemill_worker.finalize.part_file import write_parquet
 from pagemill_worker.items import ItemFailure, ItemResult, PlannedItem
+from pagemill_worker.views.book_labels import label_views
 from pagemill_worker.views.book_record import book_views
 from pagemill_worker.work import shard_data
 
@@ -39,7 +41,7 @@ class EmbeddingKind(CommittedRun):
     @property
     def has_books(self) -> bool:
         """Whether an item is a book."""
-        return self.job.spec.has_books
+        return self.job.spec.items_are_books
 
     @property
     def unit_sides(self) -> frozenset[str]:
@@ -57,14 +59,18 @@ class EmbeddingKind(CommittedRun):
             columns={name: types.get(name, "string") for name in self.pointer.columns},
             fingerprint=self.pointer.fingerprint,
             has_books=self.has_books,
+            labels=next((labels for marker in self.markers() if (labels := self._labels(marker))), ()),
+            has_urls=self.job.spec.source.dataset is not None,
         )
 
     def views_of(self, results: Iterable[ItemResult]) -> Iterator[View]:
         """The tensors and the record of each book, also of one that failed; other items have no files."""
-        if not self.has_books or "bookTensors" not in self.job.spec.effective_formats:
-            return
-        for result in results:
-            yield from book_views(result, self.unit_sides)
+        formats = self.job.spec.effective_formats
+        for result in results if self.has_books else ():
+            if "bookTensors" in formats:
+                yield from book_views(result, self.unit_sides)
+            if "labels" in formats:
+                yield from label_views(result)
 
     def write_dataset(self, segment: int, markers: Sequence[Marker]) -> OutputRef:
         key = keys.dataset_part(self.layout.seq, segment)
@@ -114,6 +120,13 @@ class EmbeddingKind(CommittedRun):
             return False
         self.write_table(pointer, totals)
         return True
+
+    def _labels(self, marker: Marker) -> tuple[str, ...]:
+        """The kinds of pages as a book of the shard names them; none where the job classifies nothing."""
+        if self.job.spec.classify is None or not marker.items.succeeded:
+            return ()
+        payloads = (json.loads(text) for text in self.table(marker, ["payload"]).column("payload").to_pylist() if text)
+        return next((tuple(payload["labels"]) for payload in payloads if "labels" in payload), ())
 
     def _sides(self, marker: Marker) -> tuple[SideFacts, ...]:
         if not marker.items.succeeded:

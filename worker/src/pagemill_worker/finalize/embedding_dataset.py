@@ -20,6 +20,7 @@ from pagemill_core.errors import IntegrityError
 from pagemill_worker.embed.rows import unpack
 from pagemill_worker.fetch.fetched import shown_uri
 from pagemill_worker.finalize.embedding_vectors import SideFacts, VectorColumn, vector_field
+from pagemill_worker.finalize.label_columns import label_fields, label_values
 from pagemill_worker.views.vectors import check_rows
 
 META_PREFIX = "meta_"
@@ -54,13 +55,16 @@ class DatasetShape:
     """What decides a dataset's columns.
 
     `sides` are the encoders', in the order visual, text; none where nothing of the run succeeded. `columns` maps the
-    source's own columns to their types.
+    source's own columns to their types. `has_urls`: the source names pictures by a column `url`, which is kept
+    verbatim, while `source_uri` is without what may be a signature. `labels` are those of a job that classifies pages.
     """
 
     sides: tuple[SideFacts, ...]
     columns: Mapping[str, str]
     fingerprint: str
     has_books: bool = False
+    has_urls: bool = False
+    labels: tuple[str, ...] = ()
 
     @property
     def vector_names(self) -> list[str]:
@@ -76,8 +80,10 @@ class DatasetShape:
     @property
     def schema(self) -> pa.Schema:
         fields = [*_HEAD, *([pa.field("book", pa.string())] if self.has_books else [])]
+        fields += [pa.field("url", pa.string())] if self.has_urls else []
         fields += [vector_field(name, side) for name, side in zip(self.vector_names, self.sides, strict=True)]
-        if not self.sides:  # nothing succeeded, so nobody knows the rows' length
+        fields += label_fields(self.labels)
+        if not self.sides and not self.labels:  # nothing succeeded, so nobody knows the rows' length
             fields.append(pa.field("embedding", pa.list_(pa.float32())))
         fields += [pa.field(META_PREFIX + name, kind) for name, kind in self.meta_types.items()]
         return pa.schema(fields, metadata={b"pagemill.fingerprint": self.fingerprint.encode()})
@@ -99,7 +105,7 @@ def side_facts(payloads: Iterable[str | None], unit_sides: Iterable[str]) -> tup
         facts: dict[str, Any] = json.loads(text)["rows"] if text else {}
         if facts:
             unit = set(unit_sides)
-            ordered = sorted(facts, reverse=True)  # visual before text
+            ordered = [side for side in ("visual", "text") if side in facts]
             return tuple(SideFacts(side, facts[side]["dim"], facts[side]["dtype"], side in unit) for side in ordered)
     return ()
 
@@ -119,6 +125,7 @@ def _item_rows(shard: pa.Table, shape: DatasetShape) -> pa.Table:
         "error_class": shard.column("error_class"),
         "error_message": shard.column("error_message"),
         "source_uri": _shown(shard.column("uri")),
+        "url": shard.column("uri"),
         "page": shard.column("page"),
         "version": pc.coalesce(shard.column("version_read"), shard.column("version")),
         "width_px": _values([payload.get("width") for payload in payloads], pa.int32(), "width_px"),
@@ -192,10 +199,11 @@ def _book_rows(shard: pa.Table, shape: DatasetShape) -> pa.Table:
         good = [page for page in pages if page["status"] == "succeeded"]
         for name, side in zip(shape.vector_names, shape.sides, strict=True):
             vectors[name].append(_book_vectors(sides, side, good, item["id"]))
-        rows += [_page(item, number, page) for number, page in enumerate(pages)]
+        labels = label_values(sides, pages, shape.labels)
+        rows += [{**_page(item, number, page), **labels[number]} for number, page in enumerate(pages)]
     own = [_loaded(row["columns"]) for row in rows]
     columns: dict[str, Any] = _own(own, shape)
-    for field in _HEAD:
+    for field in (*_HEAD, *label_fields(shape.labels)):
         if field.name not in columns:
             columns[field.name] = _values([row.get(field.name) for row in rows], field.type, field.name)
     columns["book"] = _values([row["book"] for row in rows], pa.string(), "book")

@@ -36,6 +36,7 @@ METADATA_KEY = "metadata.json"
 SINGLE_BYTES = 4 << 30  # of vectors: 2 million rows of 512 float32; a notebook still reads that at once
 META_SOURCE = "pagemill-source"
 
+_URLS = (f"{META_PREFIX}url", "url", "source_uri")
 _VECTORS = ("embedding", "text_embedding")
 _FAILURES = pa.schema(
     [
@@ -85,6 +86,22 @@ class EmbeddingTable:
         rows = sum(one.kept_count for one in with_rows)
         return TableFiles(found, rows, failures, list(schema.names))
 
+    @property
+    def schema(self) -> pa.Schema:
+        """The table's columns."""
+        return self._schema([one for one in self.parts if one.kept_count])
+
+    def tables(self) -> Iterator[pa.Table]:
+        """The table's rows, a row group at a time."""
+        schema = self.schema
+        for one in self.parts:
+            if one.kept_count:
+                yield from self._rows(one, schema)
+
+    def failures(self) -> pa.Table:
+        """What failed, as failures.parquet has it."""
+        return pa.concat_tables([_FAILURES.empty_table(), *self._failed_tables()])
+
     # -- one file -----------------------------------------------------------------------------------------------------
 
     def _write_file(self, parts: Sequence[CountedPart], schema: pa.Schema) -> list[str]:
@@ -128,9 +145,7 @@ class EmbeddingTable:
         for wanted in schema:
             name = wanted.name
             if name == "url":
-                own = table.column(f"{META_PREFIX}url") if f"{META_PREFIX}url" in there else None
-                uri = table.column("source_uri")
-                columns.append(uri if own is None else pc.coalesce(own.cast(pa.string()), uri))
+                columns.append(_urls(table))
             elif name == "key":
                 columns.append(pc.coalesce(table.column("key"), table.column("id")))
             elif name == "caption" and not self.has_captions:
@@ -183,16 +198,15 @@ class EmbeddingTable:
     # -- failures -----------------------------------------------------------------------------------------------------
 
     def _write_failures(self) -> int:
-        failing = [one for one in self.parts if one.failed_count]
-        columns = ["row", "id", "key", "source_uri", "error_class", "error_message", f"{META_PREFIX}url"]
+        self._publish(FAILURES_KEY, self._failed_tables(), _FAILURES)
+        return sum(one.failed_count for one in self.parts)
 
-        def tables() -> Iterator[pa.Table]:
-            for one in failing:
+    def _failed_tables(self) -> Iterator[pa.Table]:
+        columns = ["row", "id", "key", "error_class", "error_message", *_URLS]
+        for one in self.parts:
+            if one.failed_count:
                 for table in _groups(self.writer, one, one.failed_mask(), columns):
                     yield _failures(table, one.part.seq)
-
-        self._publish(FAILURES_KEY, tables(), _FAILURES)
-        return sum(one.failed_count for one in failing)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +226,11 @@ def parse_metadata(data: bytes) -> ShownTable:
         raise IntegrityError(
             f"{METADATA_KEY} is not what a run wrote", advice="make it again: pagemill verify --repair"
         ) from error
+
+
+def part_tables(writer: Writer, one: CountedPart) -> Iterator[pa.Table]:
+    """The rows of a part that count, with all of its columns."""
+    return _groups(writer, one, one.kept_mask())
 
 
 def _groups(
@@ -243,11 +262,15 @@ def _as_lists(column: pa.ChunkedArray, kind: pa.DataType) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, array.flatten()).cast(kind)
 
 
+def _urls(table: pa.Table) -> pa.ChunkedArray:
+    """The source's own column, else what it was read by, else where it lies."""
+    there = [table.column(name).cast(pa.string()) for name in _URLS if name in table.column_names]
+    return pc.coalesce(*there)
+
+
 def _failures(table: pa.Table, seq: int) -> pa.Table:
-    uri = table.column("source_uri")
-    own = f"{META_PREFIX}url"
     columns = {
-        "url": pc.coalesce(table.column(own).cast(pa.string()), uri) if own in table.column_names else uri,
+        "url": _urls(table),
         "key": pc.coalesce(table.column("key"), table.column("id")),
         "reason": table.column("error_class"),
         "message": table.column("error_message"),

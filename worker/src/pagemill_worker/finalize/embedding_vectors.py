@@ -53,9 +53,11 @@ def value_type(side: SideFacts) -> pa.DataType:
     return pa.float16() if side.dtype == "float16" else pa.float32()
 
 
-def as_matrix(column: pa.ChunkedArray) -> NDArray[Any]:
-    """The vectors of a column without nulls, shape (rows, dim), a view where there is one chunk."""
+def list_matrix(column: pa.ChunkedArray) -> NDArray[Any]:
+    """The vectors of a column without nulls, lists of one length, shape (rows, dim), a view where there is one chunk.
+
+    Raises: ValueError when they have different lengths.
+    """
     array = column.combine_chunks()
-    array = array.chunk(0) if isinstance(array, pa.ChunkedArray) else array
-    dim = array.type.list_size
-    return array.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
+    array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
+    return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1)

@@ -9,6 +9,7 @@ from pagemill_core.api.v1alpha1 import OcrJob
 from pagemill_worker.environment import JobEnvironment
 from pagemill_worker.kinds.kind import JobKind
 from pagemill_worker.kinds.ocr import OcrJobKind
+from pagemill_worker.plan.origin import original_job
 
 __all__ = ["JobKind", "kind_of"]
 
@@ -19,4 +20,4 @@ def kind_of(environment: JobEnvironment) -> JobKind:
         return OcrJobKind(environment, environment.job)
     from pagemill_worker.kinds.embedding import EmbeddingJobKind
 
-    return EmbeddingJobKind(environment, environment.job)
+    return EmbeddingJobKind(environment, original_job(environment, environment.job))

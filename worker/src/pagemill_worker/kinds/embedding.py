@@ -7,13 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 from pagemill_core.api.v1alpha1 import EmbeddingJob
 from pagemill_core.errors import InvalidSpecError
 from pagemill_core.work.conditional import Writer
 from pagemill_core.work.records import PlanPointer
+from pagemill_worker.embed.classify.settings import ClassifierSettings
+from pagemill_worker.embed.classify_job import classifier_fingerprint, classifier_settings, to_json
 from pagemill_worker.embed.encoder import EncoderSettings
+from pagemill_worker.embed.fetching import ensure_model
 from pagemill_worker.embed.fingerprint import fingerprint
 from pagemill_worker.embed.job import text_settings, visual_settings
 from pagemill_worker.embed.settings import ModelsSettings
@@ -37,7 +41,7 @@ CHILD_BOOKS = 2
 
 @dataclass(frozen=True)
 class EmbeddingJobKind:
-    """See `JobKind`."""
+    """See `JobKind`. `job` has the source that items come from in the end, also where the file says `retryOf`."""
 
     environment: JobEnvironment
     job: EmbeddingJob
@@ -48,6 +52,14 @@ class EmbeddingJobKind:
         cache = ModelsSettings().dir
         given = {"visual": visual_settings(self.job, cache), "text": text_settings(self.job, cache)}
         return {side: settings for side, settings in given.items() if settings is not None}
+
+    @cached_property
+    def classifier(self) -> ClassifierSettings | None:
+        """The settings of the job's page classifier, None when it has none."""
+        given, cache = self.job.spec.classify, ModelsSettings().dir
+        if given is None:
+            return None
+        return classifier_settings(given, cache, self.environment.open_root, self.environment.absolute)
 
     @property
     def limits(self) -> ImageLimits:
@@ -64,15 +76,19 @@ class EmbeddingJobKind:
 
     def fingerprint_fields(self) -> dict[str, Any]:
         encoders = self.encoders
-        if not encoders:
+        if not encoders and self.classifier is None:
             raise InvalidSpecError("spec: an EmbeddingJob needs `visual`, `text`, `inference` or `classify`")
+        for settings in encoders.values():
+            ensure_model(settings.model, self.environment.open_root)
         fields: dict[str, Any] = {side: fingerprint(settings) for side, settings in encoders.items()}
+        if self.classifier is not None:
+            fields["classify"] = classifier_fingerprint(self.classifier)
         if "visual" in encoders:
             fields["images"] = {"recipe": IMAGE_RECIPE, "pdfDpi": self.limits.pdf_dpi}
         if "text" in encoders:
             fields["textFormat"] = self.job.spec.effective_text_format
-        if self.job.spec.source.books is not None:
-            fields["badPages"] = self.job.spec.source.books.effective_bad_pages
+        if self.job.spec.has_books:
+            fields["badPages"] = self.job.spec.effective_bad_pages
         return {"kind": "EmbeddingJob", **fields}
 
     def request(self, context: SpecContext) -> PlanRequest:
@@ -86,7 +102,7 @@ class EmbeddingJobKind:
             setup={**setup_message(self._setup(options.planned)), "environment": given.by_pipe},
             processes=options.processes,
             environment={**given.plain, **engine_environment(OcrSettings())},
-            depth=CHILD_BOOKS if self.job.spec.has_books else CHILD_ITEMS,
+            depth=CHILD_BOOKS if self.job.spec.items_are_books else CHILD_ITEMS,
             item_timeout_s=retries.effective_item_timeout_seconds,
             memory_bytes=options.memory_bytes or memory_per_process(options.processes),
             max_deaths=retries.effective_per_item,
@@ -94,10 +110,10 @@ class EmbeddingJobKind:
         )
 
     def committed(self, writer: Writer, pointer: PlanPointer, workers: int) -> EmbeddingKind:
-        return embedding_kind(self.environment, writer, pointer, workers)
+        return embedding_kind(replace(self.environment, job=self.job), writer, pointer, workers)
 
     def reader(self, writer: Writer, pointer: PlanPointer) -> EmbeddingKind:
-        return embedding_kind(self.environment, writer, pointer, 0)
+        return embedding_kind(replace(self.environment, job=self.job), writer, pointer, 0)
 
     def _setup(self, planned: Mapping[str, Any]) -> EmbedSetup:
         # The plan may have been made on another class of machine; all rows are made with the arithmetic it chose.
@@ -105,13 +121,13 @@ class EmbeddingJobKind:
         encoders = {
             side: replace(settings, precision=decided[side]["precision"]) for side, settings in self.encoders.items()
         }
-        source = self.job.spec.source
         setup = EmbedSetup.of(encoders.get("visual"), encoders.get("text"), self.limits, self.environment.s3)
         return setup.model_copy(
             update={
                 "text_format": self.job.spec.effective_text_format,
-                "bad_pages": source.books.effective_bad_pages if source.books is not None else "Fail",
+                "bad_pages": self.job.spec.effective_bad_pages,
                 "is_books": self.job.spec.has_books,
+                "classify": to_json(self.classifier) if self.classifier is not None else None,
                 "allowed_hosts": self.environment.allowed_hosts,
             }
         )

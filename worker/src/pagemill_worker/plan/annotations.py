@@ -101,6 +101,6 @@ def _kind(value: object) -> str:
     if value is None:
         return "null"
     for kind, name in ((bool, "truth value"), (int | float, "number"), (str, "text"), (list, "list")):
-        if isinstance(value, kind):  # type: ignore[arg-type]
+        if isinstance(value, kind):
             return name
     return "object"

@@ -124,7 +124,7 @@ def paired_rows(source: SourceBytes, table: SourceBytes, stem: str, note: Note) 
             columns = dict(zip(names, values, strict=True))
             sample = found.pop(str(columns["key"]), None)
             failure = unusable(columns) or _missing(sample, damage)
-            yield shard.picture_row(row, sample and sample.picture, columns, failure)
+            yield shard.picture_row(row, sample.picture if sample else None, columns, failure)
     for number, sample in enumerate(found.values(), scan.rows):
         yield shard.sample_row(number, sample)
 

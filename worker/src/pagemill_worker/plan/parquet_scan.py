@@ -5,7 +5,7 @@ Layer: `worker.plan`; for sources whose rows become items with all their columns
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -52,10 +52,13 @@ class ParquetScan:
         self.types = {name: arrow_type_name(schema.field(name).type) for name in schema.names if name not in hidden}
         self.rows = self._file.metadata.num_rows
 
-    def batches(self) -> Iterator[ScanBatch]:
-        """All rows. Raises: SourceError where the file is damaged; rows before that place were delivered."""
+    def batches(self, only: Sequence[str] | None = None) -> Iterator[ScanBatch]:
+        """All rows, of all columns or those named `only`.
+
+        Raises: SourceError where the file is damaged; rows before that place were delivered.
+        """
         first = 0
-        names = list(self.types)
+        names = list(self.types) if only is None else list(only)
         if not names:
             for start in range(0, self.rows, BATCH_ROWS):
                 yield ScanBatch(start, min(BATCH_ROWS, self.rows - start), {})

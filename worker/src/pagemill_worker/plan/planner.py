@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pagemill_core.storage.open import join_uri
 from pagemill_core.storage.store import ObjectStore
 from pagemill_core.work.records import PlanPart
 from pagemill_worker.plan.column_types import settled
@@ -26,7 +27,7 @@ from pagemill_worker.plan.known import Known
 from pagemill_worker.plan.request import PlanRequest
 from pagemill_worker.plan.rows import BATCH_ROWS, Candidates
 from pagemill_worker.plan.shards import ShardCutter, cut_rule
-from pagemill_worker.plan.source_bytes import StoreOpener
+from pagemill_worker.plan.source_bytes import OpenedStores, StoreOpener
 from pagemill_worker.plan.sources import OpenedSource, SourceTools, open_items
 from pagemill_worker.plan.tables import TableWriter
 
@@ -87,7 +88,12 @@ def plan_source(request: PlanRequest, tools: PlanTools) -> PlanResult:
     """
     tally = _Tally()
     present = DigestMap(tools.scratch) if tools.known is not None else None
-    reading = SourceTools(open_store=tools.open_store, scratch=tools.scratch, fetch_url=tools.fetch_url)
+    reading = SourceTools(
+        open_store=OpenedStores(tools.open_store),
+        scratch=tools.scratch,
+        fetch_url=tools.fetch_url,
+        publish=lambda name, path: _publish(tools, name, path),
+    )
     with (
         open_items(request.source, reading) as source,
         ThreadPoolExecutor(COUNTING_THREADS, thread_name_prefix="pages") as threads,
@@ -121,6 +127,12 @@ def plan_source(request: PlanRequest, tools: PlanTools) -> PlanResult:
         source_version=source.version,
         warnings=tuple(_warnings(writer.rows, check, tally, source)),
     )
+
+
+def _publish(tools: PlanTools, name: str, path: Path) -> str:
+    key = f"{tools.prefix}{name}"
+    tools.store.put_file(key, path)
+    return join_uri(tools.store.uri, key)
 
 
 @dataclass(slots=True)

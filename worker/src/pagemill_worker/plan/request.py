@@ -113,6 +113,13 @@ class OcrOutputRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FinishedBooksRequest:
+    """The books whose visual/ and text/ tensors an EmbeddingJob has written to `uri`."""
+
+    uri: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TensorsRequest:
     """Partitions of tensors below `uri`, dealt over `world_size` ranks (None: one rank a partition).
 
@@ -134,6 +141,7 @@ SourceRequest = (
     | DatasetRequest
     | TextsRequest
     | OcrOutputRequest
+    | FinishedBooksRequest
     | TensorsRequest
 )
 

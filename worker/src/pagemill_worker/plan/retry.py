@@ -31,7 +31,8 @@ INCURABLE = frozenset({"DuplicateId", "UnsafeId"})
 def retry_request(writer: Writer, run: str, done_in: Iterable[str] = ()) -> ItemsRequest:
     """The failed items of `run`, those that succeeded in one of `done_in` (given-up retries of it) left out.
 
-    Their versions are forgotten: a page that was mended since is what a retry is for.
+    Their versions are forgotten: a page that was mended since is what a retry is for. A part of a file keeps its own,
+    since in another file other bytes stand at its place.
     Raises: InvalidSpecError when the output has no such run, or not its data any more.
     """
     _check_not_collected(writer, run)
@@ -46,6 +47,7 @@ def retry_request(writer: Writer, run: str, done_in: Iterable[str] = ()) -> Item
         items=_items(writer, pointer, done),
         uri=f"run {run}",
         columns={name: pointer.column_types.get(name, "string") for name in pointer.columns},
+        is_paged=_is_paged(writer, pointer),
     )
 
 
@@ -90,4 +92,20 @@ def _items(writer: Writer, pointer: PlanPointer, done: set[str]) -> Iterator[Pla
     for result in committed_rows(writer, pointer.run, only_failed=True):
         incurable = result.failure is not None and result.failure.error_class in INCURABLE
         if not incurable and result.item.id not in done:
-            yield replace(result.item, version=None, size_bytes=None, failure=None)
+            yield _again(result.item)
+
+
+def _again(item: PlannedItem) -> PlannedItem:
+    if "order" in item.input or not item.input:
+        return replace(item, version=None, size_bytes=None, failure=None)
+    return replace(item, failure=None)
+
+
+def _is_paged(writer: Writer, pointer: PlanPointer) -> bool:
+    """Whether PDF files of the run's source stand for their pages; a retry's own source is the run that it retries."""
+    source = pointer.work.get("source", {})
+    earlier = source.get("retryOf", {}).get("run") if isinstance(source, dict) else None
+    if earlier:
+        first = read_plan(writer, RunLayout(earlier))
+        return first is None or _is_paged(writer, first)
+    return not isinstance(source, dict) or not source or "images" in source or "manifest" in source

@@ -10,6 +10,7 @@ import gzip
 import io
 import os
 import stat
+import threading
 import urllib.parse
 import zlib
 from collections.abc import Callable, Iterator
@@ -34,6 +35,21 @@ _ZSTD_FEED_BYTES = 1024  # 4 bytes can unpack to 128 KiB: this keeps a bomb to a
 
 StoreOpener = Callable[[str], ObjectStore]
 """Opens the store whose root is the given URI (`s3://bucket/`), as `core.storage.open_store` does."""
+
+
+class OpenedStores:
+    """A `StoreOpener` that opens each store once, for sources of a thousand files in one bucket. Shared by threads."""
+
+    def __init__(self, open_store: StoreOpener) -> None:
+        self._open_store = open_store
+        self._lock = threading.Lock()
+        self._stores: dict[str, ObjectStore] = {}
+
+    def __call__(self, uri: str) -> ObjectStore:
+        with self._lock:
+            if uri not in self._stores:
+                self._stores[uri] = self._open_store(uri)
+            return self._stores[uri]
 
 
 class Ranged(Protocol):

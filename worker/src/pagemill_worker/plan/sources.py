@@ -10,24 +10,32 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Protocol
 
 from pagemill_worker.items import ItemFailure, PlannedItem
 from pagemill_worker.plan.books import BookSource
 from pagemill_worker.plan.dataset import DatasetSource
+from pagemill_worker.plan.finished_books import FinishedBookSource
 from pagemill_worker.plan.listing import list_images
 from pagemill_worker.plan.manifest import Manifest
+from pagemill_worker.plan.ocr_output import OcrOutput
+from pagemill_worker.plan.ocr_pages import OcrPageSource, Publish
 from pagemill_worker.plan.paths import SETTLED, PathRules, check_uri
 from pagemill_worker.plan.request import (
     BooksRequest,
     DatasetRequest,
+    FinishedBooksRequest,
     ImagesRequest,
     ItemsRequest,
     ManifestRequest,
+    OcrOutputRequest,
     SourceRequest,
+    TensorsRequest,
     TextsRequest,
 )
 from pagemill_worker.plan.rows import BATCH_ROWS, Candidates, ManifestBatch, encode_columns
 from pagemill_worker.plan.source_bytes import StoreOpener, open_source
+from pagemill_worker.plan.tensors import TensorSource
 from pagemill_worker.plan.texts import TextSource
 
 
@@ -48,11 +56,14 @@ class OpenedSource:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTools:
-    """What sources are read with. `scratch` is an empty local folder; `fetch_url` gives the bytes behind a URL."""
+    """What sources are read with. `scratch` is an empty local folder; `fetch_url` gives the bytes behind a URL;
+    `publish` puts a file beside the plan, for what of a source does not fit into its rows.
+    """
 
     open_store: StoreOpener
     scratch: Path
     fetch_url: Callable[[str], bytes] | None = None
+    publish: Publish | None = None
 
 
 @contextmanager
@@ -73,21 +84,44 @@ def open_items(request: SourceRequest, tools: SourceTools) -> Iterator[OpenedSou
         yield _opened(request, tools)
 
 
-def _opened(request: ImagesRequest | BooksRequest | DatasetRequest | TextsRequest, tools: SourceTools) -> OpenedSource:
+def _opened(request: _ReadRequest, tools: SourceTools) -> OpenedSource:
+    """A source that is opened while it is read."""
     if isinstance(request, ImagesRequest):
         images = request
         return OpenedSource(
             request.uri, "file", "", lambda: list_images(images, tools.open_store, tools.scratch), is_paged=True
         )
+    noun, source = _source(request, tools)
+    return OpenedSource(request.uri, noun, "", source.batches, source.columns)
+
+
+def _source(request: _RowsRequest, tools: SourceTools) -> tuple[str, _Source]:
+    """What reads the rows of `request`, with what its rows are called."""
     if isinstance(request, BooksRequest):
-        books = BookSource(request, tools.open_store, tools.scratch, tools.fetch_url)
         noun = "entry" if request.annotations else "folder"
-        return OpenedSource(request.uri, noun, "", books.batches, books.columns)
+        return noun, BookSource(request, tools.open_store, tools.scratch, tools.fetch_url)
     if isinstance(request, DatasetRequest):
-        dataset = DatasetSource(request, tools.open_store, tools.scratch)
-        return OpenedSource(request.uri, "row", "", dataset.batches, dataset.columns)
-    texts = TextSource(request, tools.open_store, tools.scratch)
-    return OpenedSource(request.uri, "row", "", texts.batches, texts.columns)
+        return "row", DatasetSource(request, tools.open_store, tools.scratch)
+    if isinstance(request, TextsRequest):
+        return "row", TextSource(request, tools.open_store, tools.scratch)
+    if isinstance(request, TensorsRequest):
+        return "partition", TensorSource(request, tools.open_store, tools.scratch)
+    if isinstance(request, FinishedBooksRequest):
+        return "book", FinishedBookSource(request, tools.open_store)
+    output = OcrOutput(request, tools.open_store, tools.scratch)
+    return "book" if request.by_folder else "page", OcrPageSource(output, tools.scratch, tools.publish)
+
+
+class _Source(Protocol):
+    """Rows of one source. `columns` fills while they are read."""
+
+    columns: dict[str, str]
+
+    def batches(self) -> Iterator[Candidates]: ...
+
+
+_RowsRequest = BooksRequest | DatasetRequest | TextsRequest | TensorsRequest | OcrOutputRequest | FinishedBooksRequest
+_ReadRequest = ImagesRequest | _RowsRequest
 
 
 def _manifest_rows(manifest: Manifest) -> Iterator[Candidates]:

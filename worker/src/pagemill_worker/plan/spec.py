@@ -15,6 +15,7 @@ from pagemill_worker.plan.request import (
     BooksRequest,
     CutOptions,
     DatasetRequest,
+    FinishedBooksRequest,
     Folding,
     ImagesRequest,
     ItemsRequest,
@@ -51,14 +52,13 @@ class SpecContext:
     """What a job's file does not say: how many processes will work at once, what names the output's file system takes
     for one, the items that `source.retryOf` stands for (`plan.retry`), and seconds per item if they were measured.
 
-    `ocr_output_uri` is where the OcrJob writes that `source.ocrJob.name` names.
+    Where a job writes that the source names stands in the source itself by now (`JobEnvironment.absolute_job`).
     """
 
     slots: int = 1
     folding: Folding = "none"
     retry: ItemsRequest | None = None
     measured_seconds_per_item: float | None = None
-    ocr_output_uri: str | None = None
 
 
 def from_spec(job: OcrJob, context: SpecContext) -> PlanRequest:
@@ -135,10 +135,10 @@ def _embedding_source(spec: EmbeddingJobSpec, context: SpecContext) -> SourceReq
             own_output_uri=output,
             own_prefixes=EMBEDDING_PREFIXES,
         )
-    return _grouped(spec, context)
+    return _grouped(spec)
 
 
-def _grouped(spec: EmbeddingJobSpec, context: SpecContext) -> BooksRequest | OcrOutputRequest | TensorsRequest:
+def _grouped(spec: EmbeddingJobSpec) -> SourceRequest:
     """The sources whose items are more than a row."""
     source = spec.source
     if source.books is not None:
@@ -159,18 +159,26 @@ def _grouped(spec: EmbeddingJobSpec, context: SpecContext) -> BooksRequest | Ocr
             world_size=inference.world_size if inference else None,
         )
     if source.ocr_job is not None:
-        uri = source.ocr_job.uri or context.ocr_output_uri
+        uri = source.ocr_job.uri
         if not uri:
-            raise InvalidSpecError(
-                f"spec.source.ocrJob.name: nobody knows where the OcrJob {source.ocr_job.name} writes",
-                advice="write source.ocrJob.uri with that job's output.uri instead",
-            )
+            raise _unknown_job("ocrJob", source.ocr_job.name or "")
         return OcrOutputRequest(
             uri=uri,
             by_folder=source.ocr_job.effective_group_by == "directory",
             as_reference_json=spec.effective_text_format == "referenceJson",
         )
-    raise InvalidSpecError("spec.source: finished tensors of an EmbeddingJob are not planned as items to encode")
+    if source.embedding_job is not None and spec.classify is not None:
+        if not source.embedding_job.uri:
+            raise _unknown_job("embeddingJob", source.embedding_job.name or "")
+        return FinishedBooksRequest(uri=source.embedding_job.uri)
+    raise InvalidSpecError("spec.source: the finished tensors of an EmbeddingJob are for `classify`")
+
+
+def _unknown_job(field: str, name: str) -> InvalidSpecError:
+    return InvalidSpecError(
+        f"spec.source.{field}.name: nobody knows where the job {name} writes",
+        advice=f"write source.{field}.uri with that job's output.uri instead",
+    )
 
 
 def _manifest(manifest: ManifestSource) -> ManifestRequest:
@@ -216,7 +224,7 @@ def _keys(spec: OcrJobSpec, context: SpecContext) -> KeyRules:
 
 def _embedding_keys(spec: EmbeddingJobSpec, context: SpecContext) -> KeyRules:
     """Books have files of their own; every other item is a row of a table, whatever its id."""
-    if not spec.has_books:
+    if not spec.items_are_books:
         return KeyRules(are_keys=False)
     return KeyRules(
         prefix="records",  # the longest of visual, text, labels and records

@@ -73,6 +73,15 @@ SOURCE_RULES = (
         good=[{"name": "comics", "groupBy": "directory"}, {"uri": "s3://library/out/comics"}],
         bad=[{"groupBy": "none"}, {"name": "comics", "uri": "s3://library/out/comics"}],
     ),
+    Rule(
+        scope="OcrJobSource",
+        cel="!has(self.badPages) || (has(self.groupBy) && self.groupBy == 'directory')",
+        holds=lambda source: source.bad_pages is None or source.group_by == "directory",
+        message="badPages is about books: add groupBy: directory, or remove it",
+        field=".badPages",
+        good=[{"name": "comics", "groupBy": "directory", "badPages": "Drop"}, {"name": "comics"}],
+        bad=[{"name": "comics", "badPages": "Drop"}, {"name": "comics", "groupBy": "none", "badPages": "Fail"}],
+    ),
     exactly_one(
         "EmbeddingJobSource",
         {"name": "name", "uri": "uri"},

@@ -18,7 +18,7 @@ from pagemill_core.api.v1alpha1.limits import Budget, Dependency, Retries, Shard
 from pagemill_core.api.v1alpha1.metadata import ObjectMeta
 from pagemill_core.api.v1alpha1.models import Normalize, TextEncoder, TextFormat, VisualEncoder
 from pagemill_core.api.v1alpha1.output import EmbeddingFormat, EmbeddingOutput, Files, OcrOutput, Output
-from pagemill_core.api.v1alpha1.source import EmbeddingSource, OcrSource
+from pagemill_core.api.v1alpha1.source import BadPages, EmbeddingSource, OcrSource
 from pagemill_core.api.v1alpha1.status import JobStatus
 from pagemill_core.api.v1alpha1.storage import Storage
 from pagemill_core.api.v1alpha1.types import Listed
@@ -149,9 +149,20 @@ class EmbeddingJobSpec(JobSpec, EmbeddingWork):
 
     @property
     def has_books(self) -> bool:
-        """Whether an item is a book: a folder of pages with a visual and a text tensor."""
+        """Whether an item is a book whose pages are encoded, each side into a tensor."""
         ocr_job = self.source.ocr_job
         return self.source.books is not None or (ocr_job is not None and ocr_job.effective_group_by == "directory")
+
+    @property
+    def items_are_books(self) -> bool:
+        """Whether an item is a book: a folder of pages, or the tensors that an earlier job made of one."""
+        return self.has_books or self.source.embedding_job is not None
+
+    @property
+    def effective_bad_pages(self) -> BadPages:
+        """What a bad page does to its book."""
+        books = self.source.books or self.source.ocr_job
+        return "Fail" if books is None else books.effective_bad_pages
 
     @property
     def default_visual_normalize(self) -> Normalize:

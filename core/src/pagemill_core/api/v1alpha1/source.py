@@ -10,9 +10,10 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pagemill_core.api.v1alpha1.base import ApiModel
-from pagemill_core.api.v1alpha1.types import Listed, ObjectName, RunId, StoreUri, Text
+from pagemill_core.api.v1alpha1.types import Listed, ListUri, ObjectName, RunId, StoreUri, Text
 
 Order = Literal["codePoint", "natural"]
+BadPages = Literal["Fail", "Drop"]
 Patterns = Annotated[tuple[Text, ...], Listed(kind="set", max_length=64)]
 SomePatterns = Annotated[tuple[Text, ...], Listed(kind="set", min_length=1, max_length=64)]
 
@@ -106,7 +107,11 @@ class BooksSource(ApiModel):
     """Books as folders of pages: <uri>/<hash_code>/*.png|jpg|jpeg, each page's OCR JSON beside it or under textUri."""
 
     uri: StoreUri = Field(description="The folder or prefix that holds one folder per book.")
-    annotations: StoreUri = Field(description="JSON list of objects; hash_code names a book, the rest comes along.")
+    annotations: ListUri | None = Field(
+        default=None,
+        description="JSON list of objects; hash_code names a book, the rest comes along. Default: every folder below "
+        "uri that directly holds a page is a book.",
+    )
     text_uri: StoreUri | None = Field(
         default=None,
         description="Where <hash_code>/<page stem>.json lies, when not beside the pages. Default: beside the pages.",
@@ -114,7 +119,7 @@ class BooksSource(ApiModel):
     order: Order | None = Field(
         default=None, description="Order of a book's pages by file name: codePoint or natural. Default codePoint."
     )
-    bad_pages: Literal["Fail", "Drop"] | None = Field(
+    bad_pages: BadPages | None = Field(
         default=None,
         description="Fail: a bad page fails its book, naming every bad page. Drop: the good pages are written with "
         "their page index. Default Fail.",
@@ -131,7 +136,7 @@ class BooksSource(ApiModel):
         return "codePoint" if self.order is None else self.order
 
     @property
-    def effective_bad_pages(self) -> Literal["Fail", "Drop"]:
+    def effective_bad_pages(self) -> BadPages:
         """What a bad page does to its book."""
         return "Fail" if self.bad_pages is None else self.bad_pages
 
@@ -194,11 +199,20 @@ class OcrJobSource(ApiModel):
     group_by: Literal["none", "directory"] | None = Field(
         default=None, description="directory: the pages of one folder become a book. Default none: one item a page."
     )
+    bad_pages: BadPages | None = Field(
+        default=None,
+        description="What a page that could not be read or encoded does to its book, as in source.books. Default Fail.",
+    )
 
     @property
     def effective_group_by(self) -> Literal["none", "directory"]:
         """How pages are grouped into items."""
         return "none" if self.group_by is None else self.group_by
+
+    @property
+    def effective_bad_pages(self) -> BadPages:
+        """What a bad page does to its book."""
+        return "Fail" if self.bad_pages is None else self.bad_pages
 
 
 class EmbeddingJobSource(ApiModel):

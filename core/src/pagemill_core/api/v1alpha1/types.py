@@ -20,6 +20,7 @@ from pagemill_core.api.rules import rules_for
 _PATH = r"([^:]|:[^/]|:/[^/])+"  # anything that holds no "://"
 _BUCKET = r"s3://[A-Za-z0-9][A-Za-z0-9._-]{1,62}"
 STORE_URI_PATTERN = rf"^({_BUCKET}(/.*)?|file:///.+|{_PATH})$"
+LIST_URI_PATTERN = rf"^({_BUCKET}(/.*)?|https?://.+|file:///.+|{_PATH})$"
 MODEL_URI_PATTERN = rf"^({_BUCKET}(/.*)?|file:///.+|hf://[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9._-]+)?|{_PATH})$"
 ENDPOINT_PATTERN = r"^(https?://[^/?#@\s]+(/[^?#@\s]*)?)?$"
 NAME_PATTERN = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
@@ -41,6 +42,7 @@ CURRENCY_PATTERN = r"^[A-Z]{3}$"
 
 PATTERN_HINTS = {
     STORE_URI_PATTERN: "must be s3://bucket/key, file:///folder, or a path without a scheme",
+    LIST_URI_PATTERN: "must be s3://bucket/key, http(s)://host/path, file:///path, or a path without a scheme",
     MODEL_URI_PATTERN: "must be s3://bucket/key, file:///folder, hf://organisation/model, or a path without a scheme",
     ENDPOINT_PATTERN: "must be an http:// or https:// address without user name, password, query or fragment",
     NAME_PATTERN: "must be lower-case letters, digits and '-', with a letter or a digit at both ends",
@@ -69,6 +71,7 @@ def _text(pattern: str, max_length: int, min_length: int = 0) -> StringConstrain
 Text = Annotated[str, StringConstraints(min_length=1, max_length=256)]
 LongText = Annotated[str, StringConstraints(max_length=1024)]
 StoreUri = Annotated[str, _text(STORE_URI_PATTERN, 1024, 1)]
+ListUri = Annotated[str, _text(LIST_URI_PATTERN, 1024, 1)]
 ModelUri = Annotated[str, _text(MODEL_URI_PATTERN, 1024, 1)]
 Endpoint = Annotated[str, _text(ENDPOINT_PATTERN, 1024)]
 Name = Annotated[str, _text(NAME_PATTERN, 63, 1)]

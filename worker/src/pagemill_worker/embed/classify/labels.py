@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 LABELS = ("advertisement", "cover", "story", "textstory", "first-page", "credits", "art", "text", "back_cover")
 """The kinds of pages in the order of the classes of the reference checkpoints."""
 
+SIDE = "labels"
+"""What a book's probabilities are called beside its visual and text rows."""
+
 Probabilities = NDArray[np.float32]
 
 

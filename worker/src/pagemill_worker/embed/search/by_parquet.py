@@ -5,7 +5,6 @@ Layer: `worker.embed.search`; numpy alone. Exact, and what an index is measured 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +16,7 @@ from pagemill_worker.embed.search.ids import SHOWN, RowFacts, facts_table
 from pagemill_worker.embed.search.parts import Matrix, open_part, unit_rows
 from pagemill_worker.embed.search.rows import LiveRows, RowBatch
 from pagemill_worker.embed.search.space import Space
+from pagemill_worker.embed.search.vectors import Positions
 
 
 @dataclass(slots=True)
@@ -54,13 +54,11 @@ class ParquetSearcher:
         return None
 
 
-def _facts(batch: RowBatch, usable: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> pa.Table:
+def _facts(batch: RowBatch, usable: Positions) -> pa.Table:
     return facts_table(batch.columns, batch.part).take(pa.array(usable))
 
 
-def _kept(
-    known: dict[int, RowFacts], places: np.ndarray[tuple[int, ...], np.dtype[np.int64]], table: pa.Table, first: int
-) -> dict[int, RowFacts]:
+def _kept(known: dict[int, RowFacts], places: Positions, table: pa.Table, first: int) -> dict[int, RowFacts]:
     """The facts of the places that are the best so far; those of the latest batch stand in `table`."""
     needed = {int(place) for place in places.flat if place >= 0}
     new = sorted(place for place in needed if place >= first)
@@ -69,6 +67,6 @@ def _kept(
     return {place: fact for place, fact in known.items() if place in needed} | found
 
 
-def _hits(scores: Matrix, places: Sequence[int], facts: dict[int, RowFacts]) -> list[Hit]:
+def _hits(scores: Matrix, places: Positions, facts: dict[int, RowFacts]) -> list[Hit]:
     pairs = [(float(score), facts[int(place)]) for score, place in zip(scores, places, strict=True) if place >= 0]
     return [Hit(rank, score, fact) for rank, (score, fact) in enumerate(pairs, 1)]

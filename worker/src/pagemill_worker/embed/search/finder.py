@@ -13,7 +13,7 @@ import numpy as np
 from pagemill_worker.embed.search.manifest import Effort
 from pagemill_worker.embed.search.parts import Flags, Matrix
 from pagemill_worker.embed.search.shapes import Found, Shape
-from pagemill_worker.embed.search.vectors import BLOCK_ROWS, Rows, blocks
+from pagemill_worker.embed.search.vectors import BLOCK_ROWS, Positions, Rows, blocks
 
 
 @dataclass(slots=True)
@@ -62,16 +62,14 @@ class Finder:
         return self.shape.rows(position, 1)
 
 
-def ordered(scores: Matrix, positions: np.ndarray[tuple[int, ...], np.dtype[np.int64]]) -> Found:
+def ordered(scores: Matrix, positions: Positions) -> Found:
     """The same, equal scores by position, nothing last."""
     scores = np.where(positions < 0, -np.inf, scores).astype(np.float32)
     order = np.lexsort((positions, -scores), axis=1)
     return np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
 
 
-def nearest(
-    finder: Finder, queries: Matrix, k: int, *, without: np.ndarray[tuple[int, ...], np.dtype[np.int64]]
-) -> Found:
+def nearest(finder: Finder, queries: Matrix, k: int, *, without: Positions) -> Found:
     """The true `k` nearest living rows of each query but the position in `without`, by looking at every row."""
     scores = np.full((len(queries), k), -np.inf, np.float32)
     positions = np.full((len(queries), k), -1, np.int64)

@@ -63,7 +63,7 @@ class RowFacts:
     @classmethod
     def of(cls, row: dict[str, Any]) -> RowFacts:
         """From one row of the table, or of the dataset with its part."""
-        given = {name: row.get(name) for name in (*SHOWN, "run", "part")}
+        given: dict[str, Any] = {name: row.get(name) for name in (*SHOWN, "run", "part")}
         return cls(**{**given, "source_uri": row.get("source_uri") or ""})
 
 

@@ -37,7 +37,7 @@ class Part:
     size_bytes: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RangedObject:
     """An object that can be read from anywhere. A part written again has the same bytes, so no token is asked for."""
 

@@ -61,7 +61,7 @@ def encode_query(query: Query, searcher: Searcher, loaders: Loaders, machine: Ma
     rows, usable = unit_rows(_encode(query, settings, searcher, loaders))
     if not usable.all():
         raise EncoderFailed("the query has no direction: its row is all zero or not finite")
-    return rows[0]
+    return np.asarray(rows[0], np.float32)
 
 
 def _encode(query: Query, settings: EncoderSettings, searcher: Searcher, loaders: Loaders) -> Matrix:

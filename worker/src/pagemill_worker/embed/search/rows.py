@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pagemill_core.clock import SystemClock
+from pagemill_core.errors import ObjectNotFoundError
 from pagemill_core.storage.store import ObjectStore
 from pagemill_core.work.conditional import Writer
 from pagemill_core.work.index import read_index
@@ -31,6 +32,7 @@ from pagemill_worker.embed.search.parts import (
     matrix_of,
     open_part,
     require_column,
+    vector_columns,
 )
 from pagemill_worker.plan.digests import DigestMap, Digests, digests_of
 
@@ -81,16 +83,20 @@ class LiveRows:
     @classmethod
     def open(cls, store: ObjectStore, scratch: Path, column: str = VECTORS) -> LiveRows:
         """Look at the parts; no row is read yet."""
-        parts = list_parts(store)
-        newest = open_part(store, parts[0])
-        require_column(newest.schema_arrow, column, f"the dataset of {store.uri}")
-        rows = cls(store, scratch, column, fingerprint_of(newest), schema=newest.schema_arrow)
-        for part in parts:
-            is_same = part.seq == parts[0].seq or fingerprint_of(open_part(store, part)) == rows.fingerprint
-            if is_same:
-                rows.parts.append(part)
-            else:
+        rows, newest = cls(store, scratch, column), None
+        for part in list_parts(store):
+            file = open_part(store, part)
+            newest = newest or file
+            if fingerprint_of(file) != fingerprint_of(newest):
                 rows.left_out += 1
+                continue
+            rows.parts.append(part)
+            # Of a run without a success no part has the column.
+            if rows.schema is None and column in vector_columns(file.schema_arrow):
+                rows.schema = file.schema_arrow
+        if rows.schema is None:
+            require_column(newest.schema_arrow, column, f"the dataset of {store.uri}")
+        rows.fingerprint = fingerprint_of(newest)
         return rows
 
     @property
@@ -113,6 +119,8 @@ class LiveRows:
             if part.seq <= after:
                 continue
             file = open_part(self.store, part)
+            if self.column not in file.schema_arrow.names:
+                continue
             item = _item_column(file.schema_arrow)
             wanted = existing(file.schema_arrow, [*columns, "status", item, self.column])
             for batch in iter_batches(file, wanted, part.key):
@@ -153,6 +161,15 @@ class LiveRows:
                 count = int(new.sum())
                 owners.add(digests[new], np.full(count, part.seq, np.uint64), np.zeros(count, np.int64))
         return owners
+
+
+def holds_vectors(store: ObjectStore, column: str = VECTORS) -> bool:
+    """Whether any part of the output's dataset has such a column; false too where there is no dataset."""
+    try:
+        parts = list_parts(store)
+    except ObjectNotFoundError:
+        return False
+    return any(column in vector_columns(open_part(store, part).schema_arrow) for part in parts)
 
 
 def _item_column(schema: pa.Schema) -> str:

@@ -94,7 +94,7 @@ def _head(sheet: Sheet) -> str:
 
 def _group(group: Group) -> Iterator[str]:
     if group.heading:
-        yield f"<h2><bdi>{xml_text(group.heading)}</bdi><small>{xml_text(group.remark)}</small></h2>\n"
+        yield f"<h2><bdi>{xml_text(group.heading)}</bdi> <small>{xml_text(group.remark)}</small></h2>\n"
     yield '<ol class="cards">\n'
     for card in group.cards:
         yield from _card(card)

@@ -141,7 +141,7 @@ def space_of(given: JobSpace) -> Space:
     queries = {side: own, other: _other_tower(own, text if other == "text" else visual, other)}
     queries["text"] = replace(queries["text"], prompt=_query_prompt(queries["text"], given.cache))
     made_by = given.fields.get(side, {})
-    stored = {name: StoredEncoder.of(settings) for name, settings in queries.items()}
+    stored = {str(name): StoredEncoder.of(settings) for name, settings in queries.items()}
     return Space(rows=side, encoders=stored, made_by={side: made_by})
 
 

@@ -55,7 +55,9 @@ class Spool:
 class Rows(Protocol):
     """Rows by position from 0."""
 
-    count: int
+    @property
+    def count(self) -> int:
+        """How many there are."""
 
     def take(self, positions: Positions) -> Matrix:
         """The rows at `positions`, in that order, float32."""
