@@ -11,15 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from PIL import Image
 
 from pagemill_core.errors import EngineUnavailableError, IntegrityError, InvalidSpecError
 from pagemill_worker.embed.batches import BatchSize, probe, ran_out_of_memory
 from pagemill_worker.embed.catalogue import KnownModel, known_models
 from pagemill_worker.embed.digest import digest_of, file_digests
 from pagemill_worker.embed.encoder import EncoderSettings, ModelSettings
-from pagemill_worker.embed.finish import finish_rows
 from pagemill_worker.embed.fingerprint import fingerprint
+from pagemill_worker.embed.finish import finish_rows
 from pagemill_worker.embed.picture import PictureRecipe, open_clip_recipe, transformers_recipe
 from pagemill_worker.embed.precision import cpu_flags, resolve_precision
 from pagemill_worker.embed.registry import resolve
@@ -368,29 +367,3 @@ def test_a_sentence_folders_pooling_is_read_in_old_and_new_words(tmp_path: Path,
 def test_a_pooling_that_is_not_offered_is_refused(tmp_path: Path, pooling: Any) -> None:
     with pytest.raises(InvalidSpecError):
         read_sentence_folder(write_sentence(tmp_path, pooling))
-
-
-@pytest.mark.parametrize(
-    ("height", "width"),
-    [(48, 64), (333, 77), (64, 64), (1, 1), (5, 300)],
-    ids=["wide", "tall", "square", "dot", "strip"],
-)
-@pytest.mark.parametrize("resize", ["shortest", "squash", "longest"])
-def test_pictures_are_prepared_as_open_clip_prepares_them(height: int, width: int, resize: Any) -> None:
-    from open_clip.transform import image_transform
-    from torchvision.transforms import Compose
-
-    from pagemill_worker.embed.picture import prepare
-
-    small = np.random.default_rng(2).integers(0, 256, (max(1, height // 9), max(1, width // 9), 3), dtype=np.uint8)
-    picture = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
-    steps = image_transform(32, is_train=False, mean=(0, 0, 0), std=(1, 1, 1), resize_mode=resize, fill_color=9)
-    want = np.asarray(Compose(steps.transforms[:-3])(picture), np.int16)
-
-    recipe = open_clip_recipe(32, {"resize_mode": resize, "fill_color": 9})
-    found = prepare(np.asarray(picture).copy(), recipe)
-
-    assert found.shape == (32, 32, 3) and found.flags.c_contiguous
-    difference = np.abs(found.astype(np.int16) - want)
-    # A strip is cut before it is scaled, which may move it by half a pixel.
-    assert difference.mean() <= (3 if max(height, width) > 4 * min(height, width) else 0.6)

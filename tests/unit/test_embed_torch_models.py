@@ -17,8 +17,10 @@ import pytest
 import torch
 import transformers
 from open_clip.model import CLIP
+from open_clip.transform import image_transform
 from PIL import Image
 from safetensors.torch import save_file
+from torchvision.transforms import Compose
 
 from pagemill_core.errors import (
     EncoderFailed,
@@ -30,6 +32,7 @@ from pagemill_core.errors import (
 from pagemill_worker.embed.encoder import EncoderSettings, ModelSettings
 from pagemill_worker.embed.fingerprint import fingerprint
 from pagemill_worker.embed.load import load_text, load_visual
+from pagemill_worker.embed.picture import open_clip_recipe, prepare
 from pagemill_worker.images.page import PageImage
 from pagemill_worker.ocr import packages
 
@@ -575,3 +578,38 @@ def test_no_pictures_and_no_texts_give_no_rows(open_clip_folder: Path, minilm: P
 def test_what_was_planned_is_what_is_loaded(open_clip_folder: Path, minilm: Path) -> None:
     for settings, load in ((visual(open_clip_folder), load_visual), (text(minilm), load_text)):
         assert load(settings).facts.fingerprint == fingerprint(settings)
+
+
+@pytest.mark.parametrize(
+    ("height", "width"),
+    [(48, 64), (333, 77), (64, 64), (1, 1), (5, 300)],
+    ids=["wide", "tall", "square", "dot", "strip"],
+)
+@pytest.mark.parametrize("resize", ["shortest", "squash", "longest"])
+def test_pictures_are_prepared_as_open_clip_prepares_them(height: int, width: int, resize: Any) -> None:
+    small = np.random.default_rng(2).integers(0, 256, (max(1, height // 9), max(1, width // 9), 3), dtype=np.uint8)
+    picture = Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+    steps = image_transform(32, is_train=False, mean=(0, 0, 0), std=(1, 1, 1), resize_mode=resize, fill_color=9)
+    want = np.asarray(Compose(steps.transforms[:-3])(picture), np.int16)
+
+    recipe = open_clip_recipe(32, {"resize_mode": resize, "fill_color": 9})
+    found = prepare(np.asarray(picture).copy(), recipe)
+
+    assert found.shape == (32, 32, 3) and found.flags.c_contiguous
+    difference = np.abs(found.astype(np.int16) - want)
+    # A strip is cut before it is scaled, which may move it by half a pixel.
+    assert difference.mean() <= (3 if max(height, width) > 4 * min(height, width) else 0.6)
+
+
+@pytest.mark.gpu
+def test_rows_of_a_gpu_point_where_those_of_a_cpu_do(open_clip_folder: Path, minilm: Path) -> None:
+    pages = pictures(40)
+    on_gpu = load_visual(visual(open_clip_folder, precision="auto", device="gpu"))
+
+    assert (
+        cosine(on_gpu.encode([on_gpu.prepare(page) for page in pages]), encode(visual(open_clip_folder), pages)) > 0.999
+    )
+    assert (on_gpu.facts.precision, on_gpu.facts.device) == ("bfloat16", "cuda") and on_gpu.facts.batch_size >= 8
+    texts = ["one", "two words", "a longer text " * 30]
+    gpu_rows, _ = load_text(text(minilm, precision="auto", device="gpu")).encode(texts)
+    assert cosine(gpu_rows, load_text(text(minilm)).encode(texts)[0]) > 0.999

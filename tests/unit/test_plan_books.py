@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from pagemill_core.errors import SourceChanged, SourceError
@@ -16,6 +19,8 @@ from pagemill_worker.embed.books import list_book, planned_book, read_text
 from pagemill_worker.fetch.fetched import Fetched, Span, missing
 from pagemill_worker.items import PlannedItem
 from pagemill_worker.plan import books
+from pagemill_worker.plan.digests import identity_digest
+from pagemill_worker.plan.known import ITEM_INDEX_SCHEMA, IndexObject, KnownItems, KnownRules
 from pagemill_worker.plan.planner import PlanResult, PlanTools, plan_source
 from pagemill_worker.plan.reader import ShardReader
 from pagemill_worker.plan.request import BooksRequest, KeyRules, PlanRequest
@@ -230,3 +235,59 @@ def test_book_text_that_is_gone_reads_as_missing(tmp_path: Path) -> None:
             raise AssertionError
 
     assert read_text(book.pages[0], Gone()).state == "missing"
+
+
+def test_books_annotations_behind_a_url_are_fetched(tmp_path: Path) -> None:
+    (tmp_path / "books" / "a").mkdir(parents=True)
+    (tmp_path / "books" / "a" / "1.png").write_bytes(b"x")
+    asked: list[str] = []
+
+    def fetch_url(uri: str) -> bytes:
+        asked.append(uri)
+        if "gone" in uri:
+            raise missing(uri)
+        return annotated(["a"])
+
+    def rows(uri: str) -> list[str]:
+        request = BooksRequest(uri=str(tmp_path / "books"), annotations=uri)
+        with ThreadPoolExecutor(1) as threads:
+            source = books.BookSource(request, lambda _: MemoryStore("none"), tmp_path, threads, fetch_url)
+            return [name for batch in source.batches() for name in batch.ids]
+
+    assert rows("https://host/list.json?signature=x") == ["a"]
+    assert asked == ["https://host/list.json?signature=x"]
+    with pytest.raises(SourceError, match="Image file not found: https://host/gone.json") as caught:
+        rows("https://host/gone.json?signature=x")
+    assert "signature" not in caught.value.message
+
+
+def test_books_that_did_not_change_are_left_out_of_an_incremental_plan(tmp_path: Path) -> None:
+    store = shelf_in_store(["a", "b", "c"])
+    request = BooksRequest(uri="memory://lib/books")
+    _, first = planned(request, tmp_path, store)
+    index = {
+        "identity": [identity_digest(item.id) for item in first],
+        "id": [item.id for item in first],
+        "version": [item.version for item in first],
+        "fingerprint": ["f"] * 3,
+        "status": ["succeeded"] * 3,
+        "failed_runs": [0] * 3,
+    }
+    rows = pa.table(index, schema=ITEM_INDEX_SCHEMA).sort_by("identity")
+    pq.write_table(rows, tmp_path / "index.parquet")
+    size = (tmp_path / "index.parquet").stat().st_size
+    store.put("index", (tmp_path / "index.parquet").read_bytes())
+    store.put("books/b/page_0001.json", b'{"OCRResult": {}}')
+    store.delete("books/c/page_0001.jpg")
+    known = KnownItems.load(store, [IndexObject("index", size)], KnownRules("f"), tmp_path)
+    tools = PlanTools(
+        open_store=lambda _: store,
+        count_pages=lambda uri: pytest.fail(f"counts the pages of {uri}"),
+        store=store,
+        prefix="plan/y/",
+        scratch=tmp_path,
+        known=known,
+    )
+    result = plan_source(PlanRequest(source=request, keys=KEYS), tools)
+    items = [item for _, item in ShardReader(store, result.parts).all_items()]
+    assert ([item.id for item in items], result.already_done) == (["b", "c"], 1)

@@ -343,3 +343,28 @@ def test_dataset_tar_of_json_that_is_no_object_fails_that_sample_alone(tmp_path:
     store.put("set/0.tar", tar([("1.jpg", b"a"), ("1.json", json.dumps([1]).encode()), ("2.jpg", b"b")]))
     _, items = planned(MEMORY, tmp_path, store)
     assert failures(items) == ["RowUnusable", None]
+
+
+def test_dataset_of_many_tars_keeps_their_order_and_columns_whatever_is_read_first(tmp_path: Path) -> None:
+    store = MemoryStore("lib")
+    for number in range(30):
+        members = [(f"{number}-{place}.jpg", bytes(place)) for place in range(3)]
+        store.put(f"set/{number:05d}.tar", tar([*members, (f"{number}-2.json", b'{"c%d": %d}' % (number, number))]))
+    result, items = planned(MEMORY, tmp_path, store)
+    assert [item.columns["key"] for item in items] == [
+        f"{number}-{place}" for number in range(30) for place in range(3)
+    ]
+    assert list(result.columns) == ["key", *(f"c{number}" for number in range(30))]
+    cut, few = planned(MEMORY, tmp_path, store, max_items=4)
+    assert (cut.items, [item.id for item in few]) == (4, [item.id for item in items[:4]])
+
+
+def test_dataset_tars_compressed_as_a_whole_are_passed_over_with_a_warning(tmp_path: Path) -> None:
+    store = MemoryStore("lib")
+    store.put("set/0.tar.gz", b"x")
+    store.put("set/1.TGZ", b"x")
+    store.put("set/2.tar", tar([("1.jpg", b"a")]))
+    result, items = planned(MEMORY, tmp_path, store)
+    assert [item.id for item in items] == ["2#000000000"]
+    want = "2 tars are compressed as a whole and were passed over; unpack them (first: 0.tar.gz)"
+    assert result.warnings == (want,)

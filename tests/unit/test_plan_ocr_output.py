@@ -46,8 +46,8 @@ def entry(store: MemoryStore, seq: int, state: RunState = "Finished") -> None:
     store.put(layout.run_entry(seq), record.to_bytes())
 
 
-def run(store: MemoryStore, seq: int, pages: Sequence[Page]) -> None:
-    """Write run `seq` of an OcrJob: its ledger entry and its dataset, two rows a part."""
+def run(store: MemoryStore, seq: int, pages: Sequence[Page], part_rows: int = 2) -> None:
+    """Write run `seq` of an OcrJob: its ledger entry and its dataset."""
     entry(store, seq)
     results = []
     for number, page in enumerate(pages):
@@ -68,9 +68,9 @@ def run(store: MemoryStore, seq: int, pages: Sequence[Page]) -> None:
         failure = ItemFailure("ImageEmpty", "zero bytes") if page.status == "failed" else None
         payload = to_payload(row) if page.status == "succeeded" else None
         results.append(ItemResult(item, page.status, payload, failure, version_read=f"v{seq}"))
-    for part in range(0, len(results), 2):
-        key = layout.dataset_part(seq, part // 2)
-        write_part(store, key, [results[part : part + 2]], schema(["lang"], "f"), ["lang"])
+    for part in range(0, len(results), part_rows):
+        key = layout.dataset_part(seq, part // part_rows)
+        write_part(store, key, [results[part : part + part_rows]], schema(["lang"], "f"), ["lang"])
 
 
 def planned(
@@ -208,7 +208,8 @@ def test_ocr_texts_as_reference_json_are_what_the_books_reader_makes_of_the_page
 
 def test_ocr_books_over_many_row_groups_are_read_by_range(tmp_path: Path) -> None:
     store, out = MemoryStore("ocr"), MemoryStore("out")
-    run(store, 1, [Page(f"book{number % 3}/p{number:04d}", f"{number}") for number in range(1600)])
+    pages = [Page(f"book{number % 3}/p{number:04d}", f"{number}") for number in range(1600)]
+    run(store, 1, pages, part_rows=500)
     _, items = planned(BOOKS, tmp_path, store, out)
     for number, item in enumerate(items):
         texts = [page.text and page.text.plain for page in planned_book(item, lambda _: out).pages]

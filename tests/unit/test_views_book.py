@@ -45,7 +45,7 @@ def make_book(book: str = BOOK, pages: int = 3, bad: int | None = None, **sides:
     rows = pages - (bad is not None)
     facts, data = pack(sides or {"visual": make_rows(rows, 8), "text": make_rows(rows, 4, seed=8)})
     facts = json.loads(json.dumps(facts, sort_keys=True))  # as it comes out of a committed shard
-    item = PlannedItem(0, book, f"s3://b/books/{book}", version="digest", input={"order": "codePoint"})
+    item = PlannedItem(0, book, f"s3://b/books/{book}", version="digest")
     return ItemResult(item, "succeeded", {"rows": facts, "pages": make_pages(pages, bad)}, data=data)
 
 
@@ -103,7 +103,7 @@ def test_tensor_file_of_anything_but_a_matrix_is_refused(rows: Any) -> None:
 
 
 def test_book_that_succeeded_has_both_sides_and_then_its_record() -> None:
-    views = list(book_views(make_book()))
+    views = list(book_views(make_book(), "codePoint"))
     assert [view.key for view in views] == [f"visual/{BOOK}.pt", f"text/{BOOK}.pt", f"records/{BOOK}.json"]
     record = json.loads(views[2].data)
     assert {name: value for name, value in record.items() if name != "pagemill"} == {
@@ -121,7 +121,7 @@ def test_book_that_succeeded_has_both_sides_and_then_its_record() -> None:
 
 
 def test_book_with_a_dropped_page_names_it_and_keeps_the_page_of_each_row() -> None:
-    views = list(book_views(make_book(pages=4, bad=1)))
+    views = list(book_views(make_book(pages=4, bad=1), "codePoint"))
     record = json.loads(views[2].data)
     assert (record["pages"], record["visual_shape"]) == (4, [3, 8])
     assert record["pagemill"]["page_index"] == [0, 2, 3]
@@ -134,7 +134,7 @@ def test_book_with_a_dropped_page_names_it_and_keeps_the_page_of_each_row() -> N
     [("BookMissing", "missing_directory"), ("BookEmpty", "no_images"), ("BookPagesFailed", "error")],
 )
 def test_book_that_failed_has_a_record_and_no_tensor(error_class: str, want: str) -> None:
-    (view,) = book_views(failed_book(error_class))
+    (view,) = book_views(failed_book(error_class), "codePoint")
     assert view.key == record_key(BOOK)
     record = json.loads(view.data)
     assert (record["book_id"], record["status"], record["pages"]) == (BOOK, want, 0)
@@ -143,15 +143,15 @@ def test_book_that_failed_has_a_record_and_no_tensor(error_class: str, want: str
 
 
 def test_book_whose_id_can_be_no_key_writes_nothing() -> None:
-    assert list(book_views(failed_book("UnsafeId", "../outside"))) == []
+    assert list(book_views(failed_book("UnsafeId", "../outside"), "codePoint")) == []
 
 
 def test_book_that_was_skipped_writes_nothing() -> None:
-    assert list(book_views(ItemResult(PlannedItem(0, BOOK, "x"), "skipped"))) == []
+    assert list(book_views(ItemResult(PlannedItem(0, BOOK, "x"), "skipped"), "codePoint")) == []
 
 
 def test_book_with_one_encoder_has_one_side() -> None:
-    views = list(book_views(make_book(pages=2, visual=make_rows(2, 3))))
+    views = list(book_views(make_book(pages=2, visual=make_rows(2, 3)), "codePoint"))
     assert [view.key for view in views] == [tensor_key("visual", BOOK), record_key(BOOK)]
     record = json.loads(views[1].data)
     assert (record["text_shape"], record["text_key"]) == (None, None)
@@ -160,7 +160,7 @@ def test_book_with_one_encoder_has_one_side() -> None:
 def test_book_with_unequal_sides_is_no_success() -> None:
     book = make_book(visual=make_rows(3, 4), text=make_rows(2, 4))
     with pytest.raises(IntegrityError, match="different numbers of rows"):
-        list(book_views(book))
+        list(book_views(book, "codePoint"))
 
 
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf], ids=["zero", "nan", "infinite"])

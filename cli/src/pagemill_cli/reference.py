@@ -13,6 +13,7 @@ import typer.main
 
 from pagemill_cli.main import app
 from pagemill_cli.settings import CliSettings
+from pagemill_worker.embed.settings import ModelsSettings
 from pagemill_worker.ocr.settings import OcrSettings
 
 PATH = "docs/reference/cli.md"
@@ -97,7 +98,11 @@ def _cell(text: str) -> str:
 
 
 def _settings() -> Iterator[str]:
-    for model, prefix in ((CliSettings, "PAGEMILL_"), (OcrSettings, "PAGEMILL_OCR_")):
+    for model, prefix in (
+        (CliSettings, "PAGEMILL_"),
+        (OcrSettings, "PAGEMILL_OCR_"),
+        (ModelsSettings, "PAGEMILL_MODELS_"),
+    ):
         for name, field in model.model_fields.items():
             aliases = getattr(field.validation_alias, "choices", None) or [f"{prefix}{name.upper()}"]
             variables = " or ".join(f"`{alias}`" for alias in aliases)

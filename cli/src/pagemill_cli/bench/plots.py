@@ -26,7 +26,6 @@ class _Panel:
     label: str
     value: Callable[[PointSummary], float | None]
     is_log: bool = False
-    ideal: Callable[[PointSummary, PointSummary], float | None] | None = None
 
 
 def draw(summary: SweepSummary, path: Path, title: str) -> None:
@@ -83,11 +82,9 @@ def _line(
     if not found:
         return
     values = [value for _, value, _ in found]
-    lows, highs = zip(
-        *((value * low, value * high) for _, value, point in found for low, high in [_span(panel, point)])
-    )
-    bars = [[value - low for value, low in zip(values, lows, strict=True)]]
-    bars.append([high - value for value, high in zip(values, highs, strict=True)])
+    spans = [_span(panel, point) for _, _, point in found]
+    bars = [[value * (1 - low) for value, (low, _) in zip(values, spans, strict=True)]]
+    bars.append([value * (high - 1) for value, (_, high) in zip(values, spans, strict=True)])
     axes.errorbar([place for place, _, _ in found], values, bars, fmt="o-", color=colour, label=label, capsize=3)
 
 

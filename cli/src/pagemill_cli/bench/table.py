@@ -63,9 +63,10 @@ def comparison_markdown(found: Sequence[Comparison], alone: Sequence[str], names
 def _fit_lines(fit: Fit) -> list[str]:
     parameters = ", ".join(f"{name} {_estimate(one)}" for name, one in fit.parameters.items())
     how = "resampled repetitions" if fit.method == "bootstrap" else "the residuals of the fit"
+    sizes = ", ".join(map(str, fit.world_sizes))
     return [
-        f"- **{_LAWS[fit.law]}** over world sizes {', '.join(map(str, fit.world_sizes))} ({fit.runs} runs): {parameters}; "
-        f"R² {fit.r2:.3f}; 95 % intervals from {how}."
+        f"- **{_LAWS[fit.law]}** over world sizes {sizes} ({fit.runs} runs): {parameters}; R² {fit.r2:.3f}; "
+        f"95 % intervals from {how}."
     ]
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 from pagemill_cli.commands import (
+    bench,
     cat,
     control,
     dedup,
@@ -57,6 +58,7 @@ def register(app: typer.Typer) -> None:
     app.command("gc", rich_help_panel=KEEPING)(gc.gc)
     app.command("release", rich_help_panel=KEEPING)(runs.release)
     app.command("engines", rich_help_panel=MACHINE)(engines.engines)
+    app.add_typer(bench.app, name="bench", rich_help_panel=MACHINE)
     app.add_typer(models.app, name="models", rich_help_panel=MACHINE)
     app.command("schema", rich_help_panel=MACHINE)(schema.schema)
 

@@ -25,7 +25,7 @@ from pagemill_core.work.ledger import Held, Ledger
 from pagemill_core.work.records import RunEntry
 from pagemill_worker.environment import JobEnvironment, source_fetcher
 from pagemill_worker.kinds import JobKind, kind_of
-from pagemill_worker.plan.estimate import Estimate, EstimateInput, estimate, seconds_per_item
+from pagemill_worker.plan.estimate import Estimate, EstimateInput, estimate
 from pagemill_worker.plan.expand import FilePageCounter
 from pagemill_worker.plan.known import IndexObject, KnownItems, KnownRules
 from pagemill_worker.plan.planner import PlanResult, PlanTools, plan_source
@@ -82,7 +82,7 @@ def preview(environment: JobEnvironment, request: PreviewRequest) -> Preview:
         sample = take_sample(environment, reader, result.items, asked) if request.sample else None
     return Preview(
         result=result,
-        estimate=_estimate(environment, kind, result, sample, request),
+        estimate=_estimate(environment, plan, result, sample, request),
         sample=sample,
         standing=_standing(ledger, newest, work_key(job), is_incremental=job.spec.effective_incremental),
         warnings=tuple(result.warnings),
@@ -123,14 +123,14 @@ def _tools(
 
 
 def _estimate(
-    environment: JobEnvironment, kind: JobKind, result: PlanResult, sample: Sample | None, request: PreviewRequest
+    environment: JobEnvironment, plan: PlanRequest, result: PlanResult, sample: Sample | None, request: PreviewRequest
 ) -> Estimate:
     measured = sample.seconds_per_item if sample is not None and sample.items else None
     price = Decimal(environment.price_per_hour)
     return estimate(
         EstimateInput(
             items=result.items - result.failed,
-            seconds_per_item=seconds_per_item(kind.model) if measured is None else measured,
+            seconds_per_item=plan.cut.seconds_per_item if measured is None else measured,
             slots=request.processes,
             price_per_hour=price or None,
             function_memory_gb=request.memory_gb,

@@ -2,6 +2,9 @@
 
 Layer: `worker.embed`. Recipes are read from a model's files without any machine-learning package; torch is imported
 only where pixels are resized. Normalising is left to the device: what travels is uint8, a quarter of the bytes.
+
+A JPEG decoder could scale while it decodes. Tried, and left out: at twice the size that is needed it saves 2 ms of 6
+for a picture of 1024 x 1536, but rows of the demo model moved to a cosine of 0.997, where 0.999 is promised.
 """
 
 from __future__ import annotations
@@ -203,18 +206,3 @@ def _resized(pixels: Pixels, high: int, wide: int, recipe: PictureRecipe) -> Pix
     )
     array: Pixels = resized.squeeze(0).permute(1, 2, 0).numpy()
     return array
-
-
-def reduced_sides(height: int, width: int, recipe: PictureRecipe) -> tuple[int, int]:
-    """The least (height, width) a decoder may give of a picture of this size so that resizing only ever shrinks it.
-
-    Twice what the recipe resizes to: below that, a decoder's own scaling shows in the rows.
-    """
-    if recipe.resize == "squash":
-        high, wide = recipe.height_px, recipe.width_px
-    elif recipe.resize == "longest":
-        ratio = max(height / recipe.height_px, width / recipe.width_px)
-        high, wide = math.ceil(height / ratio), math.ceil(width / ratio)
-    else:
-        high, wide = _scaled_sides(height, width, recipe)
-    return 2 * high, 2 * wide

@@ -25,11 +25,20 @@ def export_to_lance(rows: ExportRows, uri: str, s3: S3Settings) -> Exported:
     reader = pa.RecordBatchReader.from_batches(rows.schema, rows.batches())
     options = _storage_options(s3) if uri.startswith("s3://") else None
     try:
-        written = lance.write_dataset(reader, uri, mode="overwrite", storage_options=options)
+        mode = "overwrite" if _is_there(lance, uri, options) else "create"
+        written = lance.write_dataset(reader, uri, mode=mode, storage_options=options)
         count = written.count_rows()
     except OSError as error:
         raise StoreUnavailableError(f"{uri} could not be written: {str(error)[:300]}") from error
     return Exported(uri, count, rows.dim, round(time.monotonic() - started, 2))
+
+
+def _is_there(lance: Any, uri: str, options: dict[str, str] | None) -> bool:
+    try:
+        lance.dataset(uri, storage_options=options)
+    except ValueError:  # what Lance raises where there is no dataset
+        return False
+    return True
 
 
 def _package() -> Any:

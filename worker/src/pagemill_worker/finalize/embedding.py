@@ -44,6 +44,12 @@ class EmbeddingKind(CommittedRun):
         return self.job.spec.items_are_books
 
     @property
+    def page_order(self) -> str:
+        """The order of a book's pages."""
+        books = self.job.spec.source.books
+        return "codePoint" if books is None else books.effective_order
+
+    @property
     def unit_sides(self) -> frozenset[str]:
         """The sides whose rows have length 1, as the job asks."""
         spec = self.job.spec
@@ -68,7 +74,7 @@ class EmbeddingKind(CommittedRun):
         formats = self.job.spec.effective_formats
         for result in results if self.has_books else ():
             if "bookTensors" in formats:
-                yield from book_views(result, self.unit_sides)
+                yield from book_views(result, self.page_order, self.unit_sides)
             if "labels" in formats:
                 yield from label_views(result)
 

@@ -38,7 +38,7 @@ def write_parquet(
     """
     with tempfile.TemporaryDirectory(prefix="pagemill-") as folder:
         path = Path(folder) / "part.parquet"
-        rows = write_tables(path, tables, schema)
+        rows = write_tables(path, tables, schema, packs_vectors=True)
         checksum = crc32_of(path)
         token = store.put_file(key, path, meta={**marks, META_CRC32: checksum} if marks else None)
         return OutputRef(key=key, size=path.stat().st_size, token=token, crc32=checksum, rows=rows)
@@ -74,13 +74,17 @@ def is_vector(kind: pa.DataType) -> bool:
     return pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind)
 
 
-def write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema) -> int:
-    """Write `tables` as one local file. Returns: the number of rows."""
+def write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema, *, packs_vectors: bool = False) -> int:
+    """Write `tables` as one local file. Returns: the number of rows.
+
+    `packs_vectors`: numbers are compressed too, which saves a twelfth of the space and costs half of the time.
+    """
     plain = [field.name for field in schema if not is_vector(field.type)]
     statistics = [name for name in plain if name in ("row", "id")] or False
+    compression = "zstd" if packs_vectors else dict.fromkeys(plain, "zstd")
     rows, held, held_bytes = 0, list[pa.Table](), 0
     with pq.ParquetWriter(
-        path, schema, compression="zstd", use_dictionary=plain or False, write_statistics=statistics
+        path, schema, compression=compression, use_dictionary=plain or False, write_statistics=statistics
     ) as writer:
         for table in ahead(tables):
             held.append(table)

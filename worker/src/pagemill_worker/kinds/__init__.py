@@ -18,6 +18,11 @@ def kind_of(environment: JobEnvironment) -> JobKind:
     """The kind of the environment's job, bound to it."""
     if isinstance(environment.job, OcrJob):
         return OcrJobKind(environment, environment.job)
+    job, inference = original_job(environment, environment.job), environment.job.spec.inference
+    if inference is not None:
+        from pagemill_worker.kinds.inference import InferenceJobKind
+
+        return InferenceJobKind(environment, job, inference)
     from pagemill_worker.kinds.embedding import EmbeddingJobKind
 
-    return EmbeddingJobKind(environment, original_job(environment, environment.job))
+    return EmbeddingJobKind(environment, job)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,6 @@ from pagemill_worker.plan.request import BooksRequest
 from pagemill_worker.plan.rows import Candidates, Row, batches_of, encode_columns
 from pagemill_worker.plan.source_bytes import StoreOpener, local_path, split_object
 
-LISTING_THREADS = 16  # a store answers one LIST in some 30 ms; 16 at once list 500 books a second
 FEW_BOOKS = 8  # arbitrary; so many lists cost nothing, whatever else lies below the prefix
 LISTED_AT_ONCE = 1000  # objects that S3 gives in one answer
 
@@ -50,6 +49,7 @@ class BookSource:
     request: BooksRequest
     open_store: StoreOpener
     scratch: Path
+    threads: Executor
     fetch_url: Callable[[str], bytes] | None = None
     columns: dict[str, str] = field(default_factory=dict)
 
@@ -99,8 +99,7 @@ class BookSource:
         if len(names) > FEW_BOOKS and same_store:
             swept = sweep(self.request, frozenset(names), limit, self.open_store, self.scratch)
         if swept is None:
-            with ThreadPoolExecutor(LISTING_THREADS, thread_name_prefix="books") as threads:
-                return dict(zip(names, threads.map(self._list_one, names), strict=True))
+            return dict(zip(names, self.threads.map(self._list_one, names), strict=True))
         found: dict[str, _Found] = {name: _Facts.of(book) for name, book in swept.books}
         for name in names:
             if name not in found:

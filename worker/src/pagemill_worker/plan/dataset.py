@@ -6,8 +6,11 @@ the others go on; each row of a shard that can be is an item, whatever it holds.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from pathlib import Path
 
 from pagemill_core.errors import SourceError
@@ -22,16 +25,22 @@ from pagemill_worker.plan.sorting import Sorter
 from pagemill_worker.plan.source_bytes import StoreOpener, open_source
 
 PARQUET, TAR = ".parquet", ".tar"
+PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
+# A tar is walked from header to header, each a wait for the store; eight at once hide most of it.
+TARS_AT_ONCE = 8
+MAX_AHEAD_BYTES = 4 << 30  # of a tar whose rows are held until their turn comes; shards are a gigabyte at most
 
 
 @dataclass(slots=True)
 class DatasetSource:
-    """The rows of one data set, read once. `columns` fills while they are read."""
+    """The rows of one data set, read once. `columns` and `warnings` fill while they are read."""
 
     request: DatasetRequest
     open_store: StoreOpener
     scratch: Path
+    threads: Executor
     columns: dict[str, str] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def batches(self) -> Iterator[Candidates]:
         """All rows, shard after shard. "Lines" are rows of the whole data set, from 1.
@@ -41,45 +50,102 @@ class DatasetSource:
         return batches_of(self._rows())
 
     def _rows(self) -> Iterator[Row]:
-        request = self.request
-        selection = Selection.matching((f"*{PARQUET}", f"*{TAR}"), own_places(request))
-        root, entries = sorted_files(request.uri, selection, Sorter("codePoint", self.scratch), self.open_store)
-        suffixes: dict[str, list[str]] = {}
-        for entry in entries:
-            stem, dot, suffix = entry.name.rpartition(".")
-            suffixes.setdefault(stem, []).append(dot + suffix)
         line = 0
-        for stem, found in suffixes.items():
-            for row in self._shard(root, stem, found):
+        for shard in _read_ahead(self._shards(), self.threads):
+            for row in shard.rows:
                 line += 1
                 row.line = line
                 yield row
+            for name, kind in shard.columns.items():
+                self.columns[name] = widened(self.columns.get(name), kind)
 
-    def _shard(self, root: str, stem: str, suffixes: list[str]) -> Iterator[Row]:
+    def _shards(self) -> Iterator[_Shard]:
+        """The shards in the order of their names; those of one name, table and tar, are one."""
+        request = self.request
+        patterns = [f"*{suffix}" for suffix in (PARQUET, TAR, *PACKED)]
+        selection = Selection.matching(patterns, own_places(request))
+        root, entries = sorted_files(request.uri, selection, Sorter("codePoint", self.scratch), self.open_store)
+        shards: dict[str, _Shard] = {}
+        packed: list[str] = []
+        for entry in entries:
+            stem, dot, suffix = entry.name.rpartition(".")
+            if entry.name.lower().endswith(PACKED):
+                packed.append(entry.name)
+                continue
+            shard = shards.setdefault(stem, _Shard(root, stem, self.open_store))
+            shard.suffixes[dot + suffix] = entry.size_bytes
+        if packed:
+            self.warnings.append(
+                f"{len(packed):,} tars are compressed as a whole and were passed over; unpack them (first: {packed[0]})"
+            )
+        yield from shards.values()
+
+
+@dataclass(slots=True)
+class _Shard:
+    """The files of one name. `suffixes` maps them to their sizes; `columns` fills while `rows` are read."""
+
+    root: str
+    stem: str
+    open_store: StoreOpener
+    suffixes: dict[str, int] = field(default_factory=dict)
+    columns: dict[str, str] = field(default_factory=dict)
+    held: list[Row] | None = None
+
+    @property
+    def is_worth_reading_ahead(self) -> bool:
+        sizes = [size for suffix, size in self.suffixes.items() if suffix.lower() == TAR]
+        return bool(sizes) and sum(sizes) <= MAX_AHEAD_BYTES
+
+    @property
+    def rows(self) -> Iterator[Row]:
         """The rows of `stem.parquet`, `stem.tar`, or both together: then the tar holds what the table tells of."""
-        tables = [suffix for suffix in suffixes if suffix.lower() == PARQUET]
-        tars = [suffix for suffix in suffixes if suffix.lower() == TAR]
+        if self.held is not None:
+            return iter(self.held)
+        tables = [suffix for suffix in self.suffixes if suffix.lower() == PARQUET]
+        tars = [suffix for suffix in self.suffixes if suffix.lower() == TAR]
         if len(tables) == 1 and len(tars) == 1:
-            yield from self._read(root, stem, tars[0], f"{root}{stem}{tables[0]}")
-            return
-        for suffix in suffixes:
-            yield from self._read(root, stem, suffix, "")
+            return self._read(tars[0], f"{self.root}{self.stem}{tables[0]}")
+        return chain.from_iterable(self._read(suffix, "") for suffix in self.suffixes)
 
-    def _read(self, root: str, stem: str, suffix: str, table_uri: str) -> Iterator[Row]:
-        uri = f"{root}{stem}{suffix}"
+    def hold(self) -> None:
+        """Read all rows now."""
+        self.held = list(self.rows)
+
+    def _read(self, suffix: str, table_uri: str) -> Iterator[Row]:
+        uri = f"{self.root}{self.stem}{suffix}"
         try:
             with open_source(uri, self.open_store) as source:
                 if table_uri:
                     with open_source(table_uri, self.open_store) as table:
-                        yield from paired_rows(source, table, stem, self._note)
+                        yield from paired_rows(source, table, self.stem, self._note)
                 elif suffix.lower() == TAR:
-                    yield from tar_rows(source, stem, self._note)
+                    yield from tar_rows(source, self.stem, self._note)
                 else:
-                    yield from parquet_rows(source, stem, self._note)
+                    yield from parquet_rows(source, self.stem, self._note)
         except SourceError as error:
-            name = f"{stem}{suffix}"
+            name = f"{self.stem}{suffix}"
             message = f"{name} cannot be read, or not to its end: {error.message}"
             yield Row(0, name, uri, failure=ItemFailure("PartUnreadable", message))
 
     def _note(self, name: str, kind: str) -> None:
         self.columns[name] = widened(self.columns.get(name), kind)
+
+
+def _read_ahead(shards: Iterator[_Shard], threads: Executor) -> Iterator[_Shard]:
+    """The shards in their order, the next few tars read meanwhile."""
+    waiting: deque[tuple[_Shard, Future[None] | None]] = deque()
+    try:
+        while True:
+            for shard in islice(shards, TARS_AT_ONCE - len(waiting)):
+                waiting.append((shard, threads.submit(shard.hold) if shard.is_worth_reading_ahead else None))
+            if not waiting:
+                return
+            shard, read = waiting.popleft()
+            if read is not None:
+                read.result()
+            yield shard
+    finally:
+        for _, read in waiting:
+            if read is not None:
+                read.cancel()

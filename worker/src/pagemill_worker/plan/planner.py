@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -34,6 +34,7 @@ from pagemill_worker.plan.tables import TableWriter
 TOMBSTONES = "tombstones.parquet"
 TOMBSTONE_SCHEMA = pa.schema([pa.field("identity", pa.binary(16)), pa.field("id", pa.string())])
 MAX_SAMPLES = 3
+READING_THREADS = 16  # that list folders and read small ranges; a store answers in some 30 ms, so 500 a second
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,14 +89,9 @@ def plan_source(request: PlanRequest, tools: PlanTools) -> PlanResult:
     """
     tally = _Tally()
     present = DigestMap(tools.scratch) if tools.known is not None else None
-    reading = SourceTools(
-        open_store=OpenedStores(tools.open_store),
-        scratch=tools.scratch,
-        fetch_url=tools.fetch_url,
-        publish=lambda name, path: _publish(tools, name, path),
-    )
     with (
-        open_items(request.source, reading) as source,
+        ThreadPoolExecutor(READING_THREADS, thread_name_prefix="source") as readers,
+        open_items(request.source, _source_tools(tools, readers)) as source,
         ThreadPoolExecutor(COUNTING_THREADS, thread_name_prefix="pages") as threads,
     ):
         check = IdentityCheck(request.keys, tools.scratch, noun=source.noun)
@@ -126,6 +122,16 @@ def plan_source(request: PlanRequest, tools: PlanTools) -> PlanResult:
         source_uri=source.uri,
         source_version=source.version,
         warnings=tuple(_warnings(writer.rows, check, tally, source)),
+    )
+
+
+def _source_tools(tools: PlanTools, threads: Executor) -> SourceTools:
+    return SourceTools(
+        open_store=OpenedStores(tools.open_store),
+        scratch=tools.scratch,
+        threads=threads,
+        fetch_url=tools.fetch_url,
+        publish=lambda name, path: _publish(tools, name, path),
     )
 
 
@@ -244,6 +250,7 @@ def _tombstone_table(held: list[tuple[bytes, str]]) -> pa.Table:
 
 def _warnings(items: int, check: IdentityCheck, tally: _Tally, source: OpenedSource) -> Iterator[str]:
     repeats = check.repeats
+    yield from source.warnings
     if not items and not tally.already_done + tally.given_up:
         yield f"{source.uri} holds no item"
     if repeats.count:

@@ -6,6 +6,7 @@ Layer: `worker.plan`, above the modules of the single kinds. Opens what a reques
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -41,7 +42,8 @@ from pagemill_worker.plan.texts import TextSource
 
 @dataclass(slots=True)
 class OpenedSource:
-    """A source being read once. `noun` is what its rows are called in messages, `columns` fills while reading.
+    """A source being read once. `noun` is what its rows are called in messages; `columns` and `warnings` fill while
+    reading.
 
     `is_paged`: a PDF or a TIFF of several pages stands for its pages, each an item.
     """
@@ -52,16 +54,18 @@ class OpenedSource:
     batches: Callable[[], Iterator[Candidates]]
     columns: dict[str, str] = field(default_factory=dict)
     is_paged: bool = False
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTools:
     """What sources are read with. `scratch` is an empty local folder; `fetch_url` gives the bytes behind a URL;
-    `publish` puts a file beside the plan, for what of a source does not fit into its rows.
+    `publish` puts a file beside the plan, for what of a source does not fit into its rows. `threads` wait for stores.
     """
 
     open_store: StoreOpener
     scratch: Path
+    threads: Executor
     fetch_url: Callable[[str], bytes] | None = None
     publish: Publish | None = None
 
@@ -92,20 +96,21 @@ def _opened(request: _ReadRequest, tools: SourceTools) -> OpenedSource:
             request.uri, "file", "", lambda: list_images(images, tools.open_store, tools.scratch), is_paged=True
         )
     noun, source = _source(request, tools)
-    return OpenedSource(request.uri, noun, "", source.batches, source.columns)
+    warnings = source.warnings if isinstance(source, DatasetSource) else []
+    return OpenedSource(request.uri, noun, "", source.batches, source.columns, warnings=warnings)
 
 
 def _source(request: _RowsRequest, tools: SourceTools) -> tuple[str, _Source]:
     """What reads the rows of `request`, with what its rows are called."""
     if isinstance(request, BooksRequest):
         noun = "entry" if request.annotations else "folder"
-        return noun, BookSource(request, tools.open_store, tools.scratch, tools.fetch_url)
+        return noun, BookSource(request, tools.open_store, tools.scratch, tools.threads, tools.fetch_url)
     if isinstance(request, DatasetRequest):
-        return "row", DatasetSource(request, tools.open_store, tools.scratch)
+        return "row", DatasetSource(request, tools.open_store, tools.scratch, tools.threads)
     if isinstance(request, TextsRequest):
         return "row", TextSource(request, tools.open_store, tools.scratch)
     if isinstance(request, TensorsRequest):
-        return "partition", TensorSource(request, tools.open_store, tools.scratch)
+        return "partition", TensorSource(request, tools.open_store, tools.scratch, tools.threads)
     if isinstance(request, FinishedBooksRequest):
         return "book", FinishedBookSource(request, tools.open_store)
     output = OcrOutput(request, tools.open_store, tools.scratch)

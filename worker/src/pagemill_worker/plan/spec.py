@@ -10,7 +10,13 @@ from dataclasses import dataclass
 from pagemill_core.api.v1alpha1.jobs import EmbeddingJob, EmbeddingJobSpec, JobSpec, OcrJob, OcrJobSpec
 from pagemill_core.api.v1alpha1.source import ImagesSource, ManifestSource
 from pagemill_core.errors import InvalidSpecError
-from pagemill_worker.plan.estimate import DEFAULT_SECONDS_PER_ITEM, seconds_per_item
+from pagemill_worker.plan.estimate import (
+    SECONDS_PER_BOOK,
+    SECONDS_PER_PICTURE,
+    SECONDS_PER_ROW_RANGE,
+    SECONDS_PER_TEXT,
+    seconds_per_item,
+)
 from pagemill_worker.plan.request import (
     BooksRequest,
     CutOptions,
@@ -90,7 +96,7 @@ def from_embedding_spec(job: EmbeddingJob, context: SpecContext) -> PlanRequest:
     return PlanRequest(
         source=_embedding_source(spec, context),
         keys=_embedding_keys(spec, context),
-        cut=_cut(spec, context, DEFAULT_SECONDS_PER_ITEM),
+        cut=_cut(spec, context, _expected_seconds(spec)),
         max_items=spec.max_items,
     )
 
@@ -104,6 +110,15 @@ def _cut(spec: JobSpec, context: SpecContext, expected_seconds: float) -> CutOpt
         seconds_per_item=expected_seconds if measured is None else measured,
         slots=context.slots,
     )
+
+
+def _expected_seconds(spec: EmbeddingJobSpec) -> float:
+    """What an item takes, before anything was measured."""
+    if spec.has_books:
+        return SECONDS_PER_BOOK
+    if spec.inference is not None:
+        return SECONDS_PER_ROW_RANGE
+    return SECONDS_PER_TEXT if spec.visual is None else SECONDS_PER_PICTURE
 
 
 def _source(spec: OcrJobSpec, context: SpecContext) -> SourceRequest:

@@ -7,7 +7,7 @@ one another, as do its rows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,8 +22,7 @@ from pagemill_worker.plan.sorting import Entry, Sorter
 from pagemill_worker.plan.source_bytes import LocalBytes, StoreBytes, StoreOpener, split_object
 from pagemill_worker.plan.tensor_files import partition_rows
 
-LOOKING_THREADS = 32  # each waits for two small ranges; 10,000 partitions in a store are looked at in some 20 s
-_LOOKED_AT_ONCE = 512
+LOOKED_AT_ONCE = 512  # arbitrary; so many wait for a thread, and few are looked at for nothing when a plan is cut
 
 
 @dataclass(slots=True)
@@ -33,6 +32,7 @@ class TensorSource:
     request: TensorsRequest
     open_store: StoreOpener
     scratch: Path
+    threads: Executor
     columns: dict[str, str] = field(default_factory=dict)
 
     def batches(self) -> Iterator[Candidates]:
@@ -78,10 +78,9 @@ class TensorSource:
         if self.request.rows_per_item is None:
             yield from (None for _ in entries)
             return
-        with ThreadPoolExecutor(LOOKING_THREADS, thread_name_prefix="partitions") as threads:
-            for start in range(0, len(entries), _LOOKED_AT_ONCE):
-                some = entries[start : start + _LOOKED_AT_ONCE]
-                yield from threads.map(lambda entry: self._row_count(f"{root}{entry.name}"), some)
+        for start in range(0, len(entries), LOOKED_AT_ONCE):
+            some = entries[start : start + LOOKED_AT_ONCE]
+            yield from self.threads.map(lambda entry: self._row_count(f"{root}{entry.name}"), some)
 
     def _row_count(self, uri: str) -> int | None:
         place = split_object(uri)

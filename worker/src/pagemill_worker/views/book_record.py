@@ -37,10 +37,11 @@ def record_key(book: str) -> str:
     return f"{RECORDS}/{book}.json"
 
 
-def book_views(result: ItemResult, unit_sides: frozenset[str] = frozenset()) -> Iterator[View]:
+def book_views(result: ItemResult, order: str, unit_sides: frozenset[str] = frozenset()) -> Iterator[View]:
     """The files of one book that was tried; none of one that was skipped, or whose id can be no key.
 
-    `unit_sides` are those whose rows must have length 1. Raises: IntegrityError for rows that cannot be a success.
+    `order` is that of the job's pages, `unit_sides` are those whose rows must have length 1.
+    Raises: IntegrityError for rows that cannot be a success.
     """
     if result.status == "skipped":
         return
@@ -58,10 +59,10 @@ def book_views(result: ItemResult, unit_sides: frozenset[str] = frozenset()) -> 
             yield View(tensor_key(side, result.item.id), render_tensor(rows))
         if len({shape[0] for shape in shapes.values()}) != 1:
             raise IntegrityError(f"{result.item.id}: its sides have different numbers of rows: {shapes}")
-    yield View(key, encode(book_record(result, shapes)))
+    yield View(key, encode(book_record(result, shapes, order)))
 
 
-def book_record(result: ItemResult, shapes: Mapping[str, list[int]]) -> dict[str, Any]:
+def book_record(result: ItemResult, shapes: Mapping[str, list[int]], order: str) -> dict[str, Any]:
     """The record of a book that succeeded or failed; `shapes` are its tensors' by side."""
     book, payload = result.item.id, result.payload or {}
     pages: list[dict[str, Any]] = payload.get("pages", [])
@@ -79,7 +80,7 @@ def book_record(result: ItemResult, shapes: Mapping[str, list[int]]) -> dict[str
             "error_message": failure.message if failure else None,
             "source_uri": result.item.uri,
             "version": result.version_read or result.item.version,
-            "order": result.item.input.get("order"),
+            "order": order,
             "rows": [page["name"] for page in pages if page.get("row") is not None],
             "page_index": [number for number, page in enumerate(pages) if page.get("row") is not None],
             "bad_pages": [_bad_page(number, page) for number, page in enumerate(pages) if page["status"] == "failed"],

@@ -187,7 +187,8 @@ def _honest(parts: Sequence[PartFacts]) -> Report:
 
 
 def _requests(parts: Sequence[PartFacts]) -> Report:
-    found = [part.fetch for part in parts if part.fetch is not None and part.fetch.requests]
+    from_s3 = [part.fetch for part in parts if part.fetch is not None and part.path.startswith("s3://")]
+    found = [fetch for fetch in from_s3 if fetch.requests]
     if not found:
         return {}
     count, total_s = sum(one.requests for one in found), sum(one.total_s for one in found)

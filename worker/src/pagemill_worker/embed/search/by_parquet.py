@@ -28,10 +28,13 @@ class ParquetSearcher:
     dim: int
     how: str = "exact, through Parquet"
     notes: tuple[str, ...] = ()
+    _looked_at: int | None = None
 
     @property
     def count(self) -> int:
-        """An upper bound: rows that failed or were replaced are told only by reading."""
+        """An upper bound until a search has looked: rows that failed or were replaced are told only by reading."""
+        if self._looked_at is not None:
+            return self._looked_at
         return sum(open_part(self.rows.store, part).metadata.num_rows for part in self.rows.parts)
 
     def search(self, queries: Matrix, k: int) -> list[list[Hit]]:
@@ -43,6 +46,7 @@ class ParquetSearcher:
             best = merge_best(best, np.asarray(queries @ unit.T, np.float32), first, k)
             facts = _kept(facts, best[1], _facts(batch, np.flatnonzero(usable)), first)
             first += len(unit)
+        self._looked_at = first
         return [_hits(scores, places, facts) for scores, places in zip(*best, strict=True)]
 
     def vector_of(self, item_id: str) -> Matrix | None:
