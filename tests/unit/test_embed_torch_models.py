@@ -601,6 +601,31 @@ def test_pictures_are_prepared_as_open_clip_prepares_them(height: int, width: in
     assert difference.mean() <= (3 if max(height, width) > 4 * min(height, width) else 0.6)
 
 
+def test_int8_rows_stay_near_and_do_not_depend_on_their_neighbours(tmp_path: Path, minilm: Path) -> None:
+    wide = {**OPEN_CLIP, "vision_cfg": {**OPEN_CLIP["vision_cfg"], "width": 64}}
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": wide}))
+    save_file(CLIP(**json.loads(json.dumps(wide))).state_dict(), tmp_path / "model.safetensors")
+    pages, texts = pictures(6), ["one", "two words", "and a longer one, " * 20]
+    rows = encode(visual(tmp_path, precision="int8"), pages)
+
+    assert cosine(rows, encode(visual(tmp_path), pages)) > 0.99
+    np.testing.assert_allclose(encode(visual(tmp_path, precision="int8"), pages[:1]), rows[:1], atol=1e-3)
+    found, _ = load_text(text(minilm, precision="int8")).encode(texts)
+    assert cosine(found, load_text(text(minilm)).encode(texts)[0]) > 0.99
+
+
+def test_int8_that_moves_rows_too_far_is_refused(minilm: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pagemill_worker.embed.quantise._LEVELS", 2.0)
+
+    with pytest.raises(InvalidSpecError, match="int8 moves the rows"):
+        load_text(text(minilm, precision="int8"))
+
+
+def test_int8_without_layers_for_it_is_refused(open_clip_folder: Path) -> None:
+    with pytest.raises(InvalidSpecError, match="no layers that int8 would help"):
+        load_visual(visual(open_clip_folder, precision="int8"))
+
+
 @pytest.mark.gpu
 def test_rows_of_a_gpu_point_where_those_of_a_cpu_do(open_clip_folder: Path, minilm: Path) -> None:
     pages = pictures(40)

@@ -18,7 +18,7 @@ from pagemill_core.storage.memory import MemoryStore
 from pagemill_worker.fetch import cells
 from pagemill_worker.fetch.fetched import Span, local_version
 from pagemill_worker.fetch.http import HttpFetcher, HttpPolicy
-from pagemill_worker.fetch.items import fetch_input
+from pagemill_worker.fetch.items import fetch_input, fetch_picture
 from pagemill_worker.fetch.local import LocalFetcher
 from pagemill_worker.fetch.objects import ObjectFetcher
 from pagemill_worker.fetch.recent import RecentFetcher
@@ -170,6 +170,8 @@ def test_fetch_input_of_texts_whole_files_and_unchanged_ones(fetcher: RecentFetc
     assert data_of(fetcher, item("s3://lib/t.jsonl", "v", text="")) == b""
     token = store.put("a.jpg", b"abc")
     assert data_of(fetcher, item("s3://lib/a.jpg", token)) == b"abc"
+    both = fetch_picture(fetcher, item("s3://lib/a.jpg", token, text="é"), max_bytes=10)
+    assert both and both.data == b"abc"
     known = PlannedItem(0, "id", "s3://lib/a.jpg", earlier_version=token)
     assert fetch_input(fetcher, known, max_bytes=10) is None
     with pytest.raises(IntegrityError):

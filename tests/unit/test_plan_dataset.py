@@ -368,3 +368,14 @@ def test_dataset_tars_compressed_as_a_whole_are_passed_over_with_a_warning(tmp_p
     assert [item.id for item in items] == ["2#000000000"]
     want = "2 tars are compressed as a whole and were passed over; unpack them (first: 0.tar.gz)"
     assert result.warnings == (want,)
+
+
+def test_dataset_captions_are_texts_of_their_items_when_asked_for(tmp_path: Path) -> None:
+    store = MemoryStore("lib")
+    store.put("set/0.parquet", parquet({"url": ["http://a/1", "http://a/2", None], "caption": ["a cat", None, "x"]}))
+    store.put("set/1.tar", tar([("1.jpg", b"a"), ("1.txt", b"a dog")]))
+    _, items = planned(DatasetRequest(uri="memory://lib/set", with_captions=True), tmp_path, store)
+    assert failures(items) == [None, "RowUnusable", "RowUnusable", None]
+    assert [item.input.get("text") for item in items] == ["a cat", None, None, "a dog"]
+    assert items[3].input["size"] == 1
+    assert items[1].failure and "no caption" in items[1].failure.message

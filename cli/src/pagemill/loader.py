@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -21,7 +22,7 @@ from pagemill_worker.environment import source_fetcher
 from pagemill_worker.fetch.items import fetch_input
 from pagemill_worker.images.limits import ImageLimits
 from pagemill_worker.items import ItemFailure, PlannedItem
-from pagemill_worker.plan.dataset import PARQUET, TAR, DatasetSource
+from pagemill_worker.plan.dataset import PARQUET, TAR, TARS_AT_ONCE, DatasetSource
 from pagemill_worker.plan.dataset_parquet import parquet_rows
 from pagemill_worker.plan.dataset_tar import tar_rows
 from pagemill_worker.plan.listing import Selection, sorted_files
@@ -85,8 +86,8 @@ def load_shard(uri: str) -> list[Sample]:
 def iterate_samples(uri: str, max_samples: int | None = None) -> Iterator[Sample]:
     """All samples of a data set, shard after shard, at most `max_samples`; a shard that cannot be read is one sample
     with a failure. Raises: SourceError when there is no such folder."""
-    with tempfile.TemporaryDirectory(prefix="pagemill-") as scratch:
-        source = DatasetSource(DatasetRequest(uri=uri), _opener(read_settings()), Path(scratch))
+    with tempfile.TemporaryDirectory(prefix="pagemill-") as scratch, ThreadPoolExecutor(TARS_AT_ONCE) as threads:
+        source = DatasetSource(DatasetRequest(uri=uri), _opener(read_settings()), Path(scratch), threads)
         samples = (sample for batch in source.batches() for sample in _samples(batch))
         yield from islice(samples, max_samples)
 

@@ -6,6 +6,7 @@ command's `main`; nothing below reads the process's environment.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,8 @@ class JobEnvironment:
         if "://" in uri:
             return uri
         path = Path(uri)
-        return str(path if path.is_absolute() else self.base / path)
+        # Leading ".." go up from the folder that the file really lies in, so folding them by their text is right.
+        return str(path) if path.is_absolute() else os.path.normpath(self.base / path)
 
     def absolute_job(self) -> Job:
         """The job with the URIs of its source and output made absolute; for reading, never for its work key."""

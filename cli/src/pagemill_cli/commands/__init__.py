@@ -11,6 +11,7 @@ import typer
 from pagemill_cli.commands import (
     bench,
     cat,
+    chain,
     control,
     dedup,
     engines,
@@ -49,6 +50,7 @@ def register(app: typer.Typer) -> None:
     app.command("schedule", rich_help_panel=CLUSTER)(schedule.schedule)
     app.command("cancel", rich_help_panel=CLUSTER)(control.cancel)
     app.command("status", rich_help_panel=LOOKING)(status.status)
+    app.command("chain", rich_help_panel=LOOKING)(chain.chain)
     app.command("cat", rich_help_panel=LOOKING)(cat.cat)
     app.command("search", rich_help_panel=LOOKING)(search.search)
     app.command("dedup", rich_help_panel=LOOKING)(dedup.dedup)

@@ -118,31 +118,17 @@ def fetch(asked: list[str], source: str, revision: str, output: str) -> None:
 
 
 def show(models: list[Shown]) -> None:
-    """As tables: the catalogue, or what was verified."""
+    """The catalogue as a table, or what was verified, with digests on lines of their own to be copied."""
+    if "dim" not in models[0]:
+        for model in models:
+            odd = f": {', '.join(model['odd'][:3])}" if model["odd"] else ""
+            typer.echo(f"{model['name']}: {model['state']}{odd}\n  {model['where']}\n  {model['digest']}")
+        return
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    if "dim" in models[0]:
-        for column in ("MODEL", "READS", "DIM", "LICENCE", "STATE", "WHERE"):
-            table.add_column(column, justify="right" if column == "DIM" else "left")
-        for model in models:
-            reads = "+".join("pictures" if side == "visual" else "texts" for side in model["reads"])
-            where = escape(str(model["where"]))
-            table.add_row(
-                model["name"], reads, str(model["dim"]), model["licence"], _coloured(str(model["state"])), where
-            )
-    else:
-        for column in ("MODEL", "STATE", "DIGEST", "WHERE"):
-            table.add_column(column, overflow="fold" if column == "DIGEST" else "ellipsis")
-        for model in models:
-            odd = f" ({', '.join(model['odd'][:3])})" if model["odd"] else ""
-            table.add_row(
-                escape(str(model["name"])),
-                _coloured(str(model["state"])) + odd,
-                model["digest"],
-                escape(model["where"]),
-            )
+    for column in ("MODEL", "READS", "DIM", "LICENCE", "STATE", "WHERE"):
+        table.add_column(column, justify="right" if column == "DIM" else "left")
+    for model in models:
+        reads = "+".join("pictures" if side == "visual" else "texts" for side in model["reads"])
+        state = f"[{'green' if model['state'] == 'Here' else 'dim'}]{model['state']}[/]"
+        table.add_row(model["name"], reads, str(model["dim"]), model["licence"], state, escape(str(model["where"])))
     out().print(table)
-
-
-def _coloured(state: str) -> str:
-    style = {"Here": "green", "Intact": "green", "Damaged": "red"}.get(state, "dim")
-    return f"[{style}]{state}[/]"

@@ -189,7 +189,9 @@ def _summary(console: Console, environment: JobEnvironment, result: RunResult, f
 def _results(environment: JobEnvironment, result: RunResult) -> str:
     """Where the results are: an OcrJob's below its prefix, an EmbeddingJob's at the output itself."""
     job = environment.job
-    return join_uri(result.output_uri, job.spec.output.effective_prefix) if isinstance(job, OcrJob) else result.output_uri
+    if isinstance(job, OcrJob):
+        return join_uri(result.output_uri, job.spec.output.effective_prefix)
+    return result.output_uri
 
 
 def _next_steps(console: Console, result: RunResult, file: str) -> None:

@@ -67,7 +67,7 @@ def retry_job(job: Job, run: str) -> Job:
         "incremental": None,
         "depends_on": None,
     }
-    return job.model_copy(update={"spec": spec.model_copy(update=changes)})  # type: ignore[return-value]
+    return job.model_copy(update={"spec": spec.model_copy(update=changes)})
 
 
 def _base(target: Target, job: Job, history: list[Held]) -> Held:

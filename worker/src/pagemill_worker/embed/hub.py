@@ -14,7 +14,7 @@ from huggingface_hub import HfApi, constants, hf_hub_download
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
-    HTTPError,
+    HTTPError,  # type: ignore[attr-defined]
     LocalEntryNotFoundError,
     RepositoryNotFoundError,
 )
@@ -73,7 +73,7 @@ def download(repo: str, revision: str, choose: Callable[[list[str]], list[str]],
 
 
 def _http_error(repo: str, revision: str, error: HfHubHTTPError) -> Exception:
-    status = error.response.status_code if error.response is not None else 0
+    status = error.response.status_code
     if status in (401, 403):
         return AccessDeniedError(f"hf://{repo}: the hub refuses access", advice="set HF_TOKEN to one that may read it")
     if status == 404:

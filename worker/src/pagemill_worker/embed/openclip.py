@@ -34,7 +34,8 @@ def load_visual_tower(model: ResolvedModel, recipe: VisualRecipe, where: Place) 
     if recipe.picture is None:
         raise InvalidSpecError(f"{model.name}: how pictures are prepared is not known")
     clip = _build(read_open_clip(model.path), model)
-    return VisualTower(model.name, settle(clip.visual, where), recipe.picture, where)
+    module = settle(clip.visual, where)
+    return VisualTower(model.name, module, module, recipe.picture, where)
 
 
 def load_text_tower(model: ResolvedModel, recipe: TextRecipe, where: Place) -> TextTower:
@@ -46,6 +47,7 @@ def load_text_tower(model: ResolvedModel, recipe: TextRecipe, where: Place) -> T
     settle(clip, where)
     return TextTower(
         model.name,
+        clip,
         windows,
         lambda ids, _mask: clip.encode_text(ids),  # it tells padding by its id
         max_tokens=recipe.max_tokens,

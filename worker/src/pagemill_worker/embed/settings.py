@@ -1,4 +1,4 @@
-"""Where models lie on this machine, as one typed class.
+"""Where models lie on this machine, and which classes they may name, as one typed class.
 
 Layer: `worker.embed`. Nothing here decides what a row is: the digests of the files found there do.
 """
@@ -27,3 +27,12 @@ class ModelsSettings(BaseSettings):
         default_factory=_home_cache,
         description="Folder of fetched and built models, one folder each; may be read-only once they are there.",
     )
+    packages: str = Field(
+        default="",
+        description="Comma-separated Python packages whose classes inference.modelClass may name, with all below them.",
+    )
+
+    @property
+    def allowed_packages(self) -> tuple[str, ...]:
+        """The packages by themselves."""
+        return tuple(name for name in (part.strip() for part in self.packages.split(",")) if name)

@@ -18,9 +18,11 @@ from pagemill_worker.embed.batches import BatchSize, check_count
 from pagemill_worker.embed.device import Place, batch_size, ids_tensor
 from pagemill_worker.embed.encoder import EncodedText, EncoderFacts, EncoderSettings
 from pagemill_worker.embed.finish import check_dim, finish_rows
+from pagemill_worker.embed.quantise import quantise
 from pagemill_worker.ocr.guard import page_boundary
 
 Window = list[int]
+_SAMPLES = ("a", "A page of text.", "12,5 % of 1,000 and more", "two cups of coffee on a wooden table")
 # A batch holds at most so many tokens, padding included, so that one long text does not make its batch enormous.
 _TOKENS_A_BATCH = {True: 65_536, False: 4_096}
 
@@ -31,10 +33,12 @@ class TextTower:
 
     `windows` cuts each text into windows of at most `max_tokens` ids, special ones included; the first window is the
     text cut short. `forward` maps ids and mask (1 = a token; None = nothing is padded), both of shape (n, tokens), to
-    rows (n, dim). `pad_to` is the length every window is padded to, None for the longest of its batch.
+    rows (n, dim); `module` is what it computes with. `pad_to` is the length every window is padded to, None for the
+    longest of its batch.
     """
 
     name: str
+    module: torch.nn.Module
     windows: Callable[[Sequence[str]], list[list[Window]]]
     forward: Callable[[torch.Tensor, torch.Tensor | None], torch.Tensor]
     max_tokens: int
@@ -50,6 +54,9 @@ class TorchTextEncoder:
         self._tower = tower
         self._settings = settings
         self._prompt = prompt
+        if tower.where.precision == "int8":
+            windows = [found[0] for found in tower.windows(_SAMPLES)]
+            quantise(tower.module, lambda: self._forward(windows), tower.name)
         own_dim = int(self._forward(tower.windows([prompt])[0][:1]).shape[1])
         self._batch = batch_size(settings.batch_size, tower.where, self._encode_blank)
         self.facts = EncoderFacts(

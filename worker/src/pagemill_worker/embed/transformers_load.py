@@ -50,7 +50,7 @@ def load_pretrained(class_name: str, folder: Path, where: Place, pooling: Poolin
             advice="fetch model.safetensors beside the config",
         )
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
-    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.set_verbosity_error()  # type: ignore[no-untyped-call]
     try:
         model, info = getattr(transformers, class_name).from_pretrained(
             str(folder),

@@ -50,6 +50,7 @@ def load_text_tower(model: ResolvedModel, recipe: TextRecipe, where: Place) -> T
 
     return TextTower(
         model.name,
+        transformer,
         windows,
         forward,
         max_tokens=recipe.max_tokens,

@@ -30,7 +30,7 @@ def load_visual_tower(model: ResolvedModel, recipe: VisualRecipe, where: Place) 
     def forward(pixels: torch.Tensor) -> torch.Tensor:
         return pooled(tower(pixel_values=pixels), None, pooling, model.name)
 
-    return VisualTower(model.name, forward, picture, where)
+    return VisualTower(model.name, tower, forward, picture, where)
 
 
 def _class_name(folder: Path, pooling: Pooling) -> str:

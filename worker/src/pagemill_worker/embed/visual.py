@@ -6,7 +6,7 @@ Layer: `worker.embed`. Loaders give it a `VisualTower`; it is what the runner se
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,15 +18,22 @@ from pagemill_worker.embed.device import Place, batch_size
 from pagemill_worker.embed.encoder import EncoderFacts, EncoderSettings
 from pagemill_worker.embed.finish import check_dim, finish_rows
 from pagemill_worker.embed.picture import PictureRecipe, Pixels, prepare
+from pagemill_worker.embed.quantise import quantise
 from pagemill_worker.images.page import PageImage
 from pagemill_worker.ocr.guard import page_boundary
+
+_SAMPLES = 4
 
 
 @dataclass(slots=True)
 class VisualTower:
-    """A model that is ready: `forward` maps pictures, normalised, of shape (n, 3, height, width) to rows (n, dim)."""
+    """A model that is ready: `forward` maps pictures, normalised, of shape (n, 3, height, width) to rows (n, dim).
+
+    `module` is what `forward` computes with.
+    """
 
     name: str
+    module: torch.nn.Module
     forward: Callable[[torch.Tensor], torch.Tensor]
     picture: PictureRecipe
     where: Place
@@ -39,6 +46,8 @@ class TorchVisualEncoder:
         self._tower = tower
         self._settings = settings
         self._scale, self._shift = _normalising(tower)
+        if tower.where.precision == "int8":
+            quantise(tower.module, lambda: self._forward(self._made_up(_SAMPLES)), tower.name)
         dim = check_dim(settings.dim, self._own_dim(), tower.name)
         self._batch = batch_size(settings.batch_size, tower.where, lambda size: self._forward(self._blank(size)))
         self.facts = EncoderFacts(
@@ -71,6 +80,12 @@ class TorchVisualEncoder:
     def _blank(self, count: int) -> list[Pixels]:
         recipe = self._tower.picture
         return [np.zeros((recipe.height_px, recipe.width_px, 3), np.uint8)] * count
+
+    def _made_up(self, count: int) -> list[Pixels]:
+        """Smooth pictures, always the same ones."""
+        recipe, random = self._tower.picture, np.random.default_rng(0)
+        small = random.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8)
+        return [prepare(picture, replace(recipe, resize="squash")) for picture in small]
 
     def _forward(self, pictures: Sequence[Pixels]) -> NDArray[np.float32]:
         where = self._tower.where

@@ -5,6 +5,8 @@ Layer: `worker.fetch`, above the fetchers and below the runners. What of these i
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from pagemill_core.errors import IntegrityError
 from pagemill_worker.fetch.cells import CellReader
 from pagemill_worker.fetch.fetched import Fetched, Fetcher, Span, changed, shown_uri, too_large
@@ -30,6 +32,12 @@ def fetch_input(fetcher: Fetcher, item: PlannedItem, *, max_bytes: int) -> Fetch
     if item.version is None and item.earlier_version is not None:
         return fetcher.fetch_if_changed(item.uri, earlier_version=item.earlier_version, max_bytes=max_bytes)
     return fetcher.fetch(item.uri, expected_version=item.version, max_bytes=max_bytes)
+
+
+def fetch_picture(fetcher: Fetcher, item: PlannedItem, *, max_bytes: int) -> Fetched | None:
+    """As `fetch_input`, for an item that has a text beside its picture, or none: always the picture."""
+    given = {name: value for name, value in item.input.items() if name != "text"}
+    return fetch_input(fetcher, replace(item, input=given), max_bytes=max_bytes)
 
 
 def _member(fetcher: Fetcher, item: PlannedItem, max_bytes: int) -> Fetched:

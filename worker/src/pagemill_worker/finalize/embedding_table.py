@@ -121,7 +121,9 @@ class EmbeddingTable:
 
     def _write_folder(self, parts: Sequence[CountedPart], schema: pa.Schema) -> list[str]:
         self.writer.retrying(lambda: self.writer.store.delete(TABLE_KEY))
-        named = {_file_key(one.part): one for one in parts} or {f"{TABLE_KEY}/{0:08d}-{0:05d}.parquet": None}
+        named: dict[str, CountedPart | None] = {_file_key(one.part): one for one in parts}
+        if not named:
+            named = {f"{TABLE_KEY}/{0:08d}-{0:05d}.parquet": None}  # a folder without a file is no table
         for key, one in named.items():
             source = _source_mark(one, schema)
             info = self.writer.retrying(lambda key=key: self.writer.store.head(key))  # type: ignore[misc]

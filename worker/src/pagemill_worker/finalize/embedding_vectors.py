@@ -60,4 +60,5 @@ def list_matrix(column: pa.ChunkedArray) -> NDArray[Any]:
     """
     array = column.combine_chunks()
     array = pa.concat_arrays(array.chunks) if isinstance(array, pa.ChunkedArray) else array
-    return array.flatten().to_numpy(zero_copy_only=False).reshape(len(array), -1)
+    numbers: NDArray[Any] = array.flatten().to_numpy(zero_copy_only=False)
+    return numbers.reshape(len(array), -1)

@@ -67,7 +67,7 @@ class InferenceKind(CommittedRun):
     """The finalizing half of a tensor job's run."""
 
     job: EmbeddingJob
-    mend: Callable[[PlanPointer, Totals], None] = lambda *_: None
+    mend: Callable[[PlanPointer, Totals], object] = lambda *_: None
     merged: Callable[[], list[str]] = lambda: []
 
     def views_of(self, results: Iterable[ItemResult]) -> Iterator[View]:

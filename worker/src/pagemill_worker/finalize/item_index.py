@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -26,8 +26,20 @@ from pagemill_worker.plan.digests import identity_digest
 from pagemill_worker.plan.known import ITEM_INDEX_SCHEMA
 from pagemill_worker.plan.planner import TOMBSTONES
 
-SLICE_ROWS = 1_000_000  # about 300 MB of Python objects at most while one slice is folded
-Row = dict[str, Any]
+SLICE_ROWS = 1_000_000  # about 400 MB of Python objects at most while one slice is folded
+
+BATCH_ROWS = 1 << 17
+
+
+class Row(NamedTuple):
+    """A row of the index, in the order of ITEM_INDEX_SCHEMA. A million are held at once, so a tuple."""
+
+    identity: bytes
+    id: str
+    version: str | None
+    fingerprint: str
+    status: str
+    failed_runs: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +75,11 @@ def _slices(fold: Fold, current: IndexPointer | None) -> Iterator[list[Row]]:
         low, high = number * 256 // count, (number + 1) * 256 // count
         rows: dict[bytes, Row] = {}
         for row in _current_rows(fold.writer, current):
-            if low <= row["identity"][0] < high:
-                rows[row["identity"]] = row
+            if low <= row.identity[0] < high:
+                rows[row.identity] = row
         for identity in _tombstones(fold):
             if low <= identity[0] < high and identity in rows:
-                rows[identity] = {**rows[identity], "status": "tombstone", "failed_runs": 0}
+                rows[identity] = rows[identity]._replace(status="tombstone", failed_runs=0)
         for result in fold.results():
             identity = identity_digest(result.item.id)
             if low <= identity[0] < high:
@@ -80,26 +92,22 @@ def _fold_result(rows: dict[bytes, Row], identity: bytes, result: ItemResult, fi
     version = result.version_read or result.item.version
     if result.status == "skipped" or (result.failure is not None and result.failure.error_class == "DuplicateId"):
         return
-    if old is not None and old["fingerprint"] != fingerprint:
+    if old is not None and old.fingerprint != fingerprint:
         old = None
-    differs = old is not None and None not in (version, old["version"]) and version != old["version"]
-    if result.status == "failed" and old is not None and old["status"] == "succeeded" and not differs:
+    differs = old is not None and None not in (version, old.version) and version != old.version
+    if result.status == "failed" and old is not None and old.status == "succeeded" and not differs:
         return
-    failed_before = old["failed_runs"] if old is not None and version is not None and old["version"] == version else 0
-    rows[identity] = {
-        "identity": identity,
-        "id": result.item.id,
-        "version": version,
-        "fingerprint": fingerprint,
-        "status": result.status,
-        "failed_runs": failed_before + 1 if result.status == "failed" else 0,
-    }
+    failed_before = old.failed_runs if old is not None and version is not None and old.version == version else 0
+    failed_runs = failed_before + 1 if result.status == "failed" else 0
+    rows[identity] = Row(identity, result.item.id, version, fingerprint, result.status, failed_runs)
 
 
 def _current_rows(writer: Writer, current: IndexPointer | None) -> Iterator[Row]:
     for part in current.parts if current else ():
         blob = writer.retrying(lambda key=part.key: writer.store.get(key))  # type: ignore[misc]
-        yield from pq.read_table(pa.BufferReader(blob.data)).to_pylist()
+        table = pq.read_table(pa.BufferReader(blob.data), columns=list(Row._fields))
+        for batch in table.to_batches(BATCH_ROWS):
+            yield from map(Row._make, zip(*(column.to_pylist() for column in batch.columns), strict=True))
 
 
 def _tombstones(fold: Fold) -> Iterator[bytes]:
@@ -115,6 +123,11 @@ def _write(fold: Fold, attempt: str, number: int, rows: list[Row]) -> IndexPart:
     with tempfile.TemporaryDirectory(prefix="pagemill-index-") as folder:
         path = Path(folder) / "items.parquet"
         with pq.ParquetWriter(path, ITEM_INDEX_SCHEMA, compression="zstd", store_schema=False) as writer:
-            writer.write_table(pa.Table.from_pylist(rows, schema=ITEM_INDEX_SCHEMA))
+            for start in range(0, len(rows), BATCH_ROWS):
+                columns = zip(*rows[start : start + BATCH_ROWS], strict=True)
+                arrays = [
+                    pa.array(column, field.type) for column, field in zip(columns, ITEM_INDEX_SCHEMA, strict=True)
+                ]
+                writer.write_table(pa.Table.from_arrays(arrays, schema=ITEM_INDEX_SCHEMA))
         fold.writer.store.put_file(key, path)
         return IndexPart(key=key, size=path.stat().st_size, rows=len(rows))

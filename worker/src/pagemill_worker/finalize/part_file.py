@@ -71,7 +71,7 @@ def crc32_of(path: Path) -> str:
 
 def is_vector(kind: pa.DataType) -> bool:
     """Whether a column holds rows of an encoder."""
-    return pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind)
+    return bool(pa.types.is_fixed_size_list(kind) or pa.types.is_list(kind))
 
 
 def write_tables(path: Path, tables: Iterable[pa.Table], schema: pa.Schema, *, packs_vectors: bool = False) -> int:

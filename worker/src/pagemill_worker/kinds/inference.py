@@ -43,7 +43,7 @@ class InferenceJobKind:
     def settings(self) -> InferenceSettings:
         """The model as the job asks for it, its file on this machine."""
         environment = self.environment
-        return inference_settings(self.inference, ModelsSettings().dir, environment.open_root, environment.absolute)
+        return inference_settings(self.inference, ModelsSettings(), environment.open_root, environment.absolute)
 
     @property
     def limits(self) -> ImageLimits:

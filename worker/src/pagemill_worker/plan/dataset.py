@@ -20,9 +20,10 @@ from pagemill_worker.plan.dataset_parquet import parquet_rows
 from pagemill_worker.plan.dataset_tar import paired_rows, tar_rows
 from pagemill_worker.plan.listing import Selection, own_places, sorted_files
 from pagemill_worker.plan.request import DatasetRequest
-from pagemill_worker.plan.rows import Candidates, Row, batches_of
+from pagemill_worker.plan.rows import Candidates, Row, batches_of, decode_columns, encode_columns
 from pagemill_worker.plan.sorting import Sorter
 from pagemill_worker.plan.source_bytes import StoreOpener, open_source
+from pagemill_worker.views.characters import valid_text
 
 PARQUET, TAR = ".parquet", ".tar"
 PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
@@ -55,7 +56,7 @@ class DatasetSource:
             for row in shard.rows:
                 line += 1
                 row.line = line
-                yield row
+                yield _with_caption(row) if self.request.with_captions else row
             for name, kind in shard.columns.items():
                 self.columns[name] = widened(self.columns.get(name), kind)
 
@@ -130,6 +131,18 @@ class _Shard:
 
     def _note(self, name: str, kind: str) -> None:
         self.columns[name] = widened(self.columns.get(name), kind)
+
+
+def _with_caption(row: Row) -> Row:
+    """The row with its caption as the text that its item reads."""
+    if row.failure is not None:
+        return row
+    caption = decode_columns(row.columns).get("caption")
+    if not isinstance(caption, str):
+        row.failure = ItemFailure("RowUnusable", "the row has no caption, and the job encodes captions")
+        return row
+    row.input = encode_columns({**decode_columns(row.input), "text": valid_text(caption)})
+    return row
 
 
 def _read_ahead(shards: Iterator[_Shard], threads: Executor) -> Iterator[_Shard]:

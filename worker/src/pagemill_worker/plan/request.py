@@ -81,10 +81,12 @@ class BooksRequest:
 class DatasetRequest:
     """Shards of img2dataset (Parquet) or WebDataset (tar) below `uri`, one item a row.
 
-    `own_output_uri` and `own_prefixes` are as in `ImagesRequest`.
+    `own_output_uri` and `own_prefixes` are as in `ImagesRequest`. `with_captions`: captions are encoded too, and a row
+    without one cannot be.
     """
 
     uri: str
+    with_captions: bool = False
     own_output_uri: str = ""
     own_prefixes: tuple[str, ...] = ()
 

@@ -141,7 +141,12 @@ def _embedding_source(spec: EmbeddingJobSpec, context: SpecContext) -> SourceReq
     if source.retry_of is not None and context.retry is not None:
         return context.retry
     if source.dataset is not None:
-        return DatasetRequest(uri=source.dataset.uri, own_output_uri=output, own_prefixes=EMBEDDING_PREFIXES)
+        return DatasetRequest(
+            uri=source.dataset.uri,
+            with_captions=spec.text is not None,
+            own_output_uri=output,
+            own_prefixes=EMBEDDING_PREFIXES,
+        )
     if source.texts is not None:
         return TextsRequest(
             uri=source.texts.uri,

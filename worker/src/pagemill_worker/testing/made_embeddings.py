@@ -124,7 +124,8 @@ class MadeEmbeddings:
             cut = CutOptions(items_per_shard=self.shard_items)
             result = plan_source(PlanRequest(source=ItemsRequest(items=items), cut=cut), tools)
         spec = self.job.spec.model_dump(by_alias=True, exclude_none=True, mode="json")
-        work = {name: spec[name] for name in ("source", "visual", "text", "output", "maxItems") if name in spec}
+        fields = ("source", "visual", "text", "output", "maxItems")
+        work: dict[str, Any] = {name: spec[name] for name in fields if name in spec}
         pointer = PlanPointer(
             run=layout.run,
             attempt=attempt,

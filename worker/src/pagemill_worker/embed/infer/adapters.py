@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pagemill_core.errors import EngineUnavailableError, IntegrityError, InvalidSpecError
 from pagemill_worker.embed.infer.calling import Inputs, Predictions, arranged, as_rows, inputs_of
-from pagemill_worker.embed.infer.settings import InferenceSettings
+from pagemill_worker.embed.infer.settings import InferenceSettings, check_settings
 from pagemill_worker.ocr.guard import load_boundary, page_boundary
 
 CONFIG_KEY = "config"
@@ -65,7 +65,7 @@ def load_adapter(settings: InferenceSettings) -> Adapter:
     Raises: IntegrityError for another digest; InvalidSpecError for settings that contradict one another;
     EngineUnavailableError for a file that is no such model.
     """
-    _check_settings(settings)
+    check_settings(settings)
     torch.set_num_threads(settings.threads)
     name = settings.weights.name
     try:
@@ -84,19 +84,6 @@ def check_digest(name: str, data: bytes, digest: str | None) -> None:
         raise IntegrityError(
             f"{name} has digest {found}, and the job pins {digest}",
             advice="name the file that was meant, or pin the new digest once you trust it",
-        )
-
-
-def _check_settings(settings: InferenceSettings) -> None:
-    if settings.adapter == "pickle" and (settings.trust != "pickle" or settings.digest is None):
-        raise InvalidSpecError(
-            "inference.adapter: pickle runs the code inside the file; it needs trust: pickle and a pinned digest",
-            advice="better, save the model with torch.export or its weights as safetensors, which run nothing",
-        )
-    if settings.adapter == "safetensors" and settings.model_class is None:
-        raise InvalidSpecError(
-            "inference.modelClass: safetensors holds weights alone",
-            advice="name the class that they belong to, as package.module:Class",
         )
 
 
@@ -169,12 +156,6 @@ def _config(data: bytes) -> dict[str, Any]:
 
 def _class_of(settings: InferenceSettings) -> Callable[..., object]:
     package, _, attribute = str(settings.model_class).partition(":")
-    allowed = settings.allowed_packages
-    if not any(package == one or package.startswith(f"{one}.") for one in allowed):
-        raise InvalidSpecError(
-            f"inference.modelClass: {package} is not among the allowed packages",
-            advice=f"allowed are {', '.join(allowed)}; whoever runs the workers allows more",
-        )
     try:
         found = getattr(importlib.import_module(package), attribute, None)
     except ImportError as error:

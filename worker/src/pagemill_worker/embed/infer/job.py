@@ -13,7 +13,8 @@ from typing import Any
 from pagemill_core.api.v1alpha1 import Inference
 from pagemill_core.errors import EngineUnavailableError
 from pagemill_core.storage.store import ObjectStore
-from pagemill_worker.embed.infer.settings import InferenceSettings
+from pagemill_worker.embed.infer.settings import SAMPLE_PACKAGE, InferenceSettings, check_settings
+from pagemill_worker.embed.settings import ModelsSettings
 from pagemill_worker.embed.weights import checked_digest, local_file
 from pagemill_worker.ocr import packages
 from pagemill_worker.ocr.gpu import is_visible
@@ -22,22 +23,28 @@ RECIPE_VERSION = 1  # raised when the same model gives other rows
 
 
 def inference_settings(
-    given: Inference, cache: Path, open_store: Callable[[str], ObjectStore], absolute: Callable[[str], str]
+    given: Inference, models: ModelsSettings, open_store: Callable[[str], ObjectStore], absolute: Callable[[str], str]
 ) -> InferenceSettings:
-    """The model as the job asks for it, its file on this machine. Raises: as `weights.local_file`."""
+    """The model as the job asks for it, its file on this machine.
+
+    Raises: as `weights.local_file`; InvalidSpecError for a model that may not be loaded.
+    """
     if given.device == "gpu" and not is_visible():
         raise EngineUnavailableError("inference.device: there is no GPU on this machine", advice="say `device: auto`")
     on_gpu = given.effective_device != "cpu" and is_visible()
-    return InferenceSettings(
+    settings = InferenceSettings(
         adapter=given.adapter,
-        weights=local_file(absolute(given.weights), cache, open_store),
+        weights=local_file(absolute(given.weights), models.dir, open_store),
         digest=given.digest,
         model_class=given.model_class,
         trust=given.effective_trust,
         batch_size=given.effective_batch_size,
         labels=given.labels,
         device="cuda" if on_gpu else "cpu",
+        allowed_packages=(SAMPLE_PACKAGE, *models.allowed_packages),
     )
+    check_settings(settings)
+    return settings
 
 
 def inference_fingerprint(settings: InferenceSettings) -> dict[str, Any]:

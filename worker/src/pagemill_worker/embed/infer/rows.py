@@ -43,9 +43,8 @@ def pack(predictions: Predictions) -> tuple[dict[str, Any], bytes]:
     """(facts, bytes): little endian, row major, the predictions and then the labels."""
     values, labels = predictions.values, predictions.labels
     facts = PredictionFacts(rows=values.shape[0], values=values.shape[1], labels=labels is not None)
-    parts = [np.ascontiguousarray(values, np.float32)]
-    data = b"".join(_little(part) for part in (*parts, *([labels] if labels is not None else [])))
-    return facts.model_dump(), data
+    data = _little(np.ascontiguousarray(values, np.float32))
+    return facts.model_dump(), data if labels is None else data + _little(np.ascontiguousarray(labels, np.float64))
 
 
 def unpack(facts: PredictionFacts, data: bytes | None, where: str) -> Predictions:

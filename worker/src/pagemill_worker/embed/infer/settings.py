@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from pagemill_core.errors import InvalidSpecError
+
 AdapterName = Literal["torchScript", "torchExport", "safetensors", "onnx", "pickle"]
 Trust = Literal["none", "python", "pickle"]
 Device = Literal["cpu", "cuda"]
@@ -36,3 +38,23 @@ class InferenceSettings:
     device: Device = "cpu"
     threads: int = 1
     allowed_packages: tuple[str, ...] = (SAMPLE_PACKAGE,)
+
+
+def check_settings(settings: InferenceSettings) -> None:
+    """Refuse what may not be loaded, before anything is. Raises: InvalidSpecError, which says what to do instead."""
+    if settings.adapter == "pickle" and (settings.trust != "pickle" or settings.digest is None):
+        raise InvalidSpecError(
+            "inference.adapter: pickle runs the code inside the file; it needs trust: pickle and a pinned digest",
+            advice="better, save the model with torch.export or its weights as safetensors, which run nothing",
+        )
+    if settings.adapter == "safetensors" and settings.model_class is None:
+        raise InvalidSpecError(
+            "inference.modelClass: safetensors holds weights alone",
+            advice="name the class that they belong to, as package.module:Class",
+        )
+    package, allowed = (settings.model_class or "").partition(":")[0], settings.allowed_packages
+    if package and not any(package == one or package.startswith(f"{one}.") for one in allowed):
+        raise InvalidSpecError(
+            f"inference.modelClass: {package} is not among the allowed packages",
+            advice=f"allowed are {', '.join(allowed)}; whoever runs the workers allows more: PAGEMILL_MODELS_PACKAGES",
+        )

@@ -173,7 +173,7 @@ class _Build:
         return _Spooled(vectors, ids, spool.rows, dim)
 
     def _finish(self, rows: LiveRows, base: IndexManifest | None, alive: Flags, spool: _Spooled) -> IndexManifest:
-        added = FileRows.open(spool.vectors, SINGLE, spool.dim)
+        added = FileRows(spool.vectors, SINGLE, spool.dim)
         living = np.concatenate([alive, np.ones(spool.count, np.bool_)])
         with self._timed("train"):
             shape, trained = self._shape(base, added)
@@ -182,7 +182,7 @@ class _Build:
         finder = Finder(shape, base.report.effort if base else Effort(), None, None if living.all() else living)
         if not shape.is_exact:
             old = [stored_rows(self.writer.store, base.vectors, spool.dim)] if base else []
-            finder.rows = ChainedRows([*old, FileRows.open(halves, HALF, spool.dim)], spool.dim)
+            finder.rows = ChainedRows([*old, FileRows(halves, HALF, spool.dim)], spool.dim)
         with self._timed("measure"):
             recall = tune(finder, self.settings.min_recall)
         with self._timed("write"):

@@ -125,18 +125,18 @@ class _Search:
                 spool.add(unit)
                 ids.add(facts_table(batch.columns, batch.part).take(np.flatnonzero(usable)))
         entry = IndexObject(key="ids.parquet", size=ids.path.stat().st_size, rows=ids.rows)
-        return FileRows.open(vectors, SINGLE, dim), Ids(FolderStore(self.folder), entry)
+        return FileRows(vectors, SINGLE, dim), Ids(FolderStore(self.folder), entry)
 
     def _finder(self, rows: FileRows) -> Finder:
         """A compressed index of the rows, for this search alone."""
-        dim = rows.matrix.shape[1]
+        dim = rows.dim
         chosen = np.sort(np.random.default_rng(0).choice(rows.count, sample_rows(rows.count, dim), replace=False))
         shape = Shape.make("ivfPq", dim, rows.count, rows.take(chosen.astype(np.int64)), self.settings.threads)
         with Spool(self.folder / "rows.f16", HALF) as halves:
             for _, block in blocks(rows):
                 shape.add(block, self.settings.threads)
                 halves.add(block)
-        return Finder(shape, Effort(), FileRows.open(halves.path, HALF, dim))
+        return Finder(shape, Effort(), FileRows(halves.path, HALF, dim))
 
     def _group(self, rows: Rows, ids: Ids, positions: NDArray[np.int64]) -> list[Member]:
         facts = ids.take(positions)

@@ -5,6 +5,7 @@ Layer: `worker.embed.search`. Written in row groups small enough that a search r
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,8 @@ from pagemill_core.storage.store import ObjectStore
 from pagemill_worker.embed.search.manifest import IndexObject
 from pagemill_worker.embed.search.parts import Flags, Part, iter_batches, open_parquet
 
-GROUP_ROWS = 16_384
+GROUP_ROWS = 4096
+KEPT_GROUPS = 256  # a million rows, some 150 MB: whoever searches often reads no row twice
 SHOWN = ("id", "row", "source_uri", "page", "key", "caption", "width_px", "height_px", "book")
 """Columns of the dataset that go along, where it has them."""
 
@@ -124,21 +126,19 @@ class IdsWriter:
 
 @dataclass(slots=True)
 class Ids:
-    """The table of an index, read by ranges; the groups of the latest answers are kept."""
+    """The table of an index, read by ranges; groups are kept for the next answers, the latest `KEPT_GROUPS`."""
 
     store: ObjectStore
     entry: IndexObject
     _file: pq.ParquetFile = None
-    _groups: dict[int, pa.Table] = field(default_factory=dict)
+    _groups: OrderedDict[int, pa.RecordBatch] = field(default_factory=OrderedDict)
 
     def take(self, positions: NDArray[np.int64]) -> list[RowFacts]:
         """The rows at `positions`, in that order."""
-        groups = {int(group) for group in positions // GROUP_ROWS}
-        self._groups = {group: self._group(group) for group in groups}
         found = []
-        for position in positions:
-            group, inside = divmod(int(position), GROUP_ROWS)
-            (row,) = self._groups[group].slice(inside, 1).to_pylist()
+        for position in positions.tolist():
+            group, inside = divmod(position, GROUP_ROWS)
+            (row,) = self._group(group).slice(inside, 1).to_pylist()
             found.append(RowFacts.of(row))
         return found
 
@@ -169,13 +169,18 @@ class Ids:
                 raise IntegrityError(f"{self.entry.key} does not have {self.entry.rows} rows")
         return self._file
 
-    def _group(self, group: int) -> pa.Table:
+    def _group(self, group: int) -> pa.RecordBatch:
         if group in self._groups:
+            self._groups.move_to_end(group)
             return self._groups[group]
         try:
-            return self._opened().read_row_group(group)
+            table = self._opened().read_row_group(group)
         except (pa.ArrowException, OSError) as error:
             raise IntegrityError(f"{self.entry.key} cannot be read: {str(error)[:200]}") from error
+        self._groups[group] = table.combine_chunks().to_batches()[0]
+        if len(self._groups) > KEPT_GROUPS:
+            self._groups.popitem(last=False)
+        return self._groups[group]
 
 
 def _as(column: pa.Array, kind: pa.DataType) -> pa.Array:

@@ -56,21 +56,22 @@ def measure(finder: Finder, probe: Probe) -> float:
 
 
 def tune(finder: Finder, wanted: float) -> Recall:
-    """Raise the finder's effort until it finds the `wanted` share, then leave out what is not needed for it.
+    """Raise the finder's effort until it finds the `wanted` share with room to spare, then leave out what is not needed.
 
-    `is_met` is false when even the greatest effort does not reach it.
+    Room, since queries that are no rows find less: half of what `wanted` lets go. `is_met` is false when even the
+    greatest effort does not find the `wanted` share.
     """
     if finder.shape.name == "flat":
         return Recall(wanted=wanted)
     probe = probe_of(finder)
-    measured = 0.0
+    aim, measured = (1 + wanted) / 2, 0.0
     for effort in _ladder(finder):
         finder.effort = effort
         measured = measure(finder, probe)
-        if measured >= wanted:
+        if measured >= aim:
             break
-    if finder.shape.name == "ivfPq" and measured >= wanted:
-        measured = _fewest_candidates(finder, probe, wanted, measured)
+    if finder.shape.name == "ivfPq" and measured >= aim:
+        measured = _fewest_candidates(finder, probe, aim, measured)
     return Recall(sample=len(probe.queries), wanted=wanted, measured=round(measured, 4), is_met=measured >= wanted)
 
 
@@ -85,7 +86,7 @@ def _ladder(finder: Finder) -> Iterator[Effort]:
     yield from (Effort(nprobe=lists, candidates=candidates) for candidates in _CANDIDATES if candidates > _PLENTY)
 
 
-def _fewest_candidates(finder: Finder, probe: Probe, wanted: float, measured: float) -> float:
+def _fewest_candidates(finder: Finder, probe: Probe, aim: float, measured: float) -> float:
     """Lower the candidates while the recall holds. Returns: the recall that is left."""
     enough = finder.effort
     for candidates in _CANDIDATES:
@@ -93,7 +94,7 @@ def _fewest_candidates(finder: Finder, probe: Probe, wanted: float, measured: fl
             break
         finder.effort = enough.model_copy(update={"candidates": candidates})
         found = measure(finder, probe)
-        if found >= wanted:
+        if found >= aim:
             return found
     finder.effort = enough
     return measured

@@ -83,11 +83,13 @@ class LiveRows:
     @classmethod
     def open(cls, store: ObjectStore, scratch: Path, column: str = VECTORS) -> LiveRows:
         """Look at the parts; no row is read yet."""
-        rows, newest = cls(store, scratch, column), None
-        for part in list_parts(store):
+        rows = cls(store, scratch, column)
+        parts = list_parts(store)
+        newest = open_part(store, parts[0])
+        rows.fingerprint = fingerprint_of(newest)
+        for part in parts:
             file = open_part(store, part)
-            newest = newest or file
-            if fingerprint_of(file) != fingerprint_of(newest):
+            if fingerprint_of(file) != rows.fingerprint:
                 rows.left_out += 1
                 continue
             rows.parts.append(part)
@@ -96,7 +98,6 @@ class LiveRows:
                 rows.schema = file.schema_arrow
         if rows.schema is None:
             require_column(newest.schema_arrow, column, f"the dataset of {store.uri}")
-        rows.fingerprint = fingerprint_of(newest)
         return rows
 
     @property

@@ -6,6 +6,7 @@ Layer: `worker.embed.search`; numpy only. float16 or float32, row major, little 
 from __future__ import annotations
 
 import bisect
+import mmap
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -26,6 +27,7 @@ Positions = NDArray[np.int64]
 HALF = np.dtype("<f2")
 SINGLE = np.dtype("<f4")
 BLOCK_ROWS = 8192
+_MAPPED_BYTES = 256 << 20  # of pages touched before they are given back
 _PARALLEL_READS = 16  # of single rows of an object: a search waits for a few dozen
 
 
@@ -66,31 +68,49 @@ class Rows(Protocol):
         """Neighbouring rows, float32."""
 
 
-@dataclass(frozen=True, slots=True)
 class FileRows:
-    """Rows of a local file, which the system pages in as they are asked for."""
+    """Rows of a local file. Blocks are read; single rows come from a mapping whose pages are given back in time, so
+    that the process keeps its size however large the file is."""
 
-    matrix: NDArray[np.floating]
-
-    @classmethod
-    def open(cls, path: Path, dtype: np.dtype[np.float16] | np.dtype[np.float32], dim: int) -> FileRows:
+    def __init__(self, path: Path, dtype: np.dtype[np.float16] | np.dtype[np.float32], dim: int) -> None:
         """Raises: IntegrityError when the file holds no whole rows."""
+        self.path = path
+        self.dim = dim
+        self._dtype = dtype
+        self._width = dtype.itemsize * dim
         size = path.stat().st_size
-        if not size or not dim:
-            return cls(np.empty((0, dim), dtype))
-        if size % (dtype.itemsize * dim):
+        if size and (not dim or size % self._width):
             raise IntegrityError(f"{path.name} does not hold rows of {dim} numbers", advice="build the index again")
-        return cls(np.memmap(path, dtype, "r").reshape(-1, dim))
+        self._count = size // self._width if dim else 0
+        self._map: mmap.mmap | None = None
+        self._touched_bytes = 0
 
     @property
     def count(self) -> int:
-        return len(self.matrix)
+        return self._count
 
     def take(self, positions: Positions) -> Matrix:
-        return np.asarray(self.matrix[positions], np.float32)
+        if len(positions) > BLOCK_ROWS:
+            return np.concatenate(
+                [self.take(each) for each in np.array_split(positions, len(positions) // BLOCK_ROWS + 1)]
+            )
+        if not len(positions):
+            return np.empty((0, self.dim), np.float32)
+        if self._map is None:
+            with self.path.open("rb") as file:
+                self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        rows = np.frombuffer(self._map, self._dtype).reshape(-1, self.dim)[positions].astype(np.float32)
+        self._touched_bytes += len(positions) * (self._width + mmap.PAGESIZE)
+        if self._touched_bytes > _MAPPED_BYTES:
+            self._map.madvise(mmap.MADV_DONTNEED)
+            self._touched_bytes = 0
+        return rows
 
     def block(self, first: int, count: int) -> Matrix:
-        return np.asarray(self.matrix[first : first + count], np.float32)
+        wanted = max(0, min(count, self._count - first))
+        with self.path.open("rb") as file:
+            rows = np.fromfile(file, self._dtype, wanted * self.dim, offset=first * self._width)
+        return np.asarray(rows.reshape(wanted, self.dim), np.float32)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +184,7 @@ def stored_rows(store: ObjectStore, objects: Sequence[IndexObject], dim: int) ->
     pieces: list[Rows] = []
     for each in objects:
         if isinstance(store, FolderStore):
-            pieces.append(FileRows.open(store.root / each.key, HALF, dim))
+            pieces.append(FileRows(store.root / each.key, HALF, dim))
         else:
             pieces.append(ObjectRows(store, each.key, each.rows, dim))
     return ChainedRows(pieces, dim)
