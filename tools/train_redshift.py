@@ -81,11 +81,11 @@ def _discs(count: int, redshifts: NDArray[np.float64], rng: np.random.Generator)
     return np.asarray(shapes / shapes.sum(axis=(1, 2), keepdims=True))
 
 
-def train(galaxies: Galaxies, epochs: int, seed: int) -> tuple[RedshiftNet, list[float]]:
+def train(galaxies: Galaxies, epochs: int, seed: int, width: int = WIDTH) -> tuple[RedshiftNet, list[float]]:
     """A trained model, in evaluation mode, and the mean squared error of each epoch."""
     torch.manual_seed(seed)
     mean, spread = galaxies.magnitudes.mean(axis=0).tolist(), float(galaxies.magnitudes.std())
-    model = RedshiftNet(WIDTH, mean, spread)
+    model = RedshiftNet(width, mean, spread)
     pictures, magnitudes = torch.from_numpy(galaxies.pictures), torch.from_numpy(galaxies.magnitudes)
     truth = torch.from_numpy(galaxies.redshifts).to(torch.float32)[:, None]
     steps = epochs * -(-len(truth) // BATCH)
@@ -108,7 +108,11 @@ def train(galaxies: Galaxies, epochs: int, seed: int) -> tuple[RedshiftNet, list
 def save_model(model: RedshiftNet, folder: Path) -> None:
     """Write the model in the three forms that need no trust."""
     weights: dict[str, Tensor] = {key: value.contiguous() for key, value in model.state_dict().items()}
-    config = {"width": WIDTH, "mean": weights["mean"].tolist(), "spread": float(weights["spread"])}
+    config = {
+        "width": len(weights["image.0.bias"]),
+        "mean": weights["mean"].tolist(),
+        "spread": float(weights["spread"]),
+    }
     safetensors.torch.save_file(weights, folder / "redshift.safetensors", metadata={CONFIG_KEY: json.dumps(config)})
     (folder / "redshift.safetensors").chmod(0o644)  # safetensors makes it readable by its owner alone
     example = [torch.zeros(2, BANDS, SIDE_PX, SIDE_PX), torch.zeros(2, BANDS, dtype=torch.float64)]
@@ -139,10 +143,11 @@ def main() -> int:
     parser.add_argument("--rows", type=int, default=4300, help="galaxies to write as partitions")
     parser.add_argument("--partition-rows", type=int, default=500)
     parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--width", type=int, default=WIDTH, help="of the network; 64 takes ten times as long")
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
     given.folder.mkdir(parents=True, exist_ok=True)
-    model, losses = train(make_galaxies(given.train, given.seed), given.epochs, given.seed)
+    model, losses = train(make_galaxies(given.train, given.seed), given.epochs, given.seed, given.width)
     save_model(model, given.folder)
     count = save_partitions(
         make_galaxies(given.rows, given.seed + 1), given.folder / "partitions", given.partition_rows

@@ -15,7 +15,9 @@ from benchmarks.rows import (
     plan,
     protocol,
     search,
+    tensors,
     tesseract,
+    vectors,
 )
 
 ROWS: Mapping[str, Row] = {
@@ -31,5 +33,7 @@ ROWS: Mapping[str, Row] = {
         embeddings.ROW,
         operator.ROW,
         search.ROW,
+        tensors.ROW,
+        vectors.ROW,
     )
 }

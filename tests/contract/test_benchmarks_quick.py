@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-CHEAP_ROWS = ("plan", "protocol", "search")
+CHEAP_ROWS = ("plan", "protocol", "search", "vectors")
 
 
 @pytest.fixture(scope="module")

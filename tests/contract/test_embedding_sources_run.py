@@ -93,11 +93,11 @@ def test_scan_to_tensors_in_one_file_and_by_way_of_folders_agree(tmp_path: Path,
         ),
     )
     assert told.status == 0, told.all
-    for book, pages in (("one #1", 2), ("two ê", 1)):
+    for book, count in (("one #1", 2), ("two ê", 1)):
         for side, dim in (("visual", DIM), ("text", 384)):
             chained = torch.load(tmp_path / "chained" / side / f"{book}.pt")
             folders = torch.load(tmp_path / "folders" / side / f"{book}.pt")
-            assert chained.shape == folders.shape == (pages, dim)
+            assert chained.shape == folders.shape == (count, dim)
             assert torch.allclose(chained, folders, atol=1e-5), (book, side)
     text = torch.load(tmp_path / "chained" / "text" / "one #1.pt")
     assert not torch.allclose(text[0], text[1], atol=1e-3), "pages with other words have other rows"

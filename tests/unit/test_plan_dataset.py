@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pagemill_core.errors import SourceError
 from pagemill_core.storage.memory import MemoryStore
 from pagemill_worker.items import PlannedItem
 from pagemill_worker.plan.planner import PlanResult, PlanTools, plan_source
@@ -379,3 +380,25 @@ def test_dataset_captions_are_texts_of_their_items_when_asked_for(tmp_path: Path
     assert [item.input.get("text") for item in items] == ["a cat", None, None, "a dog"]
     assert items[3].input["size"] == 1
     assert items[1].failure and "no caption" in items[1].failure.message
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_dataset_tar_with_any_damage_ends_with_an_error_or_its_members(seed: int) -> None:
+    random.seed(seed)
+    whole = tar([("a/1.jpg", bytes(700)), ("x" * 300 + ".jpg", bytes(10)), ("2.json", b"{}")])
+    for _ in range(400):
+        data = bytearray(whole)
+        for _ in range(random.randint(1, 4)):
+            at = random.randrange(len(data))
+            data[at : at + random.randint(1, 12)] = random.choice([b"-1", b"\xff" * 4, b"9", b"size=-9\n", bytes(3)])
+        if random.random() < 0.5:
+            for header in range(0, len(data) - 512, 512):  # damage that its checksum vouches for
+                data[header + 148 : header + 156] = b" " * 8
+                data[header + 148 : header + 156] = f"{sum(data[header : header + 512]):06o}\0 ".encode()
+        source = CountingBytes(bytes(data))
+        try:
+            found = list(TarMembers(source, "x"))
+        except SourceError:
+            continue
+        assert all(0 <= one.offset <= one.offset + one.size_bytes <= source.size_bytes for one in found)
+        assert len(found) <= len(data) // 512

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import pickle
+import random
 import time
 import zipfile
 from collections import OrderedDict
@@ -162,3 +163,15 @@ def test_tensor_ten_thousand_partitions_are_planned_in_seconds(tmp_path: Path, w
     assert max(shares.values()) - min(shares.values()) <= 1
     ranks = [int(str(item.input["rank"])) for item in items]
     assert ranks == sorted(ranks)
+
+
+def test_tensor_files_with_any_damage_have_a_row_count_or_none() -> None:
+    random.seed(3)
+    whole = saved(TensorDataset(IMAGES, VALUES))
+    for _ in range(1500):
+        data = bytearray(whole)
+        for _ in range(random.randint(1, 3)):
+            at = random.randrange(len(data))
+            data[at : at + random.randint(1, 8)] = random.randbytes(random.randint(0, 8))
+        rows = partition_rows(Bytes(bytes(data)))
+        assert rows is None or rows >= 0

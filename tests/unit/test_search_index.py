@@ -120,6 +120,25 @@ def test_index_scores_are_cosines(built: dict[str, Writer], vectors: np.ndarray,
     assert [hit.score for hit in hits] == pytest.approx(want, abs=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["ivfPq", "hnsw"])
+def test_index_looks_harder_the_more_recall_is_asked_for(vectors: np.ndarray, kind: str) -> None:
+    reports = []
+    for wanted in (0.5, 1.0):
+        writer = make_writer()
+        write_vectors(writer.store, MadePart(ids=ids(ROWS), vectors=vectors))
+        reports.append(build_index(writer, replace(SETTINGS, kind=kind, min_recall=wanted)))  # type: ignore[arg-type]
+
+    little, all_of_it = (report.effort for report in reports)
+    assert (little.nprobe, little.candidates, little.ef_search) <= (
+        all_of_it.nprobe,
+        all_of_it.candidates,
+        all_of_it.ef_search,
+    )
+    assert reports[0].recall.measured >= 0.5
+    assert reports[1].recall.measured == 1.0
+    assert little != all_of_it
+
+
 def test_index_hit_carries_where_its_row_comes_from(built: dict[str, Writer], vectors: np.ndarray) -> None:
     with open_searcher(built["ivfPq"], SearchSettings()) as searcher:
         (hits,) = searcher.search(vectors[42:43], 1)

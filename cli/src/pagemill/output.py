@@ -143,7 +143,7 @@ class Output:
                 writer,
                 fingerprint=self.pointer.fingerprint,
                 up_to=RunLayout(self.pointer.run).seq,
-                has_books=job is not None and job.spec.has_books,
+                has_books=job is not None and job.spec.items_are_books,
             ),
             fingerprint=self.pointer.fingerprint,
             is_partitioned=False,

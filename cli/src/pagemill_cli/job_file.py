@@ -63,7 +63,7 @@ def store_settings(job: Job, settings: CliSettings) -> S3Settings:
 
 
 def environment_of(job: Job, file: JobsOfFile, settings: CliSettings, api_key: str = "") -> JobEnvironment:
-    """The environment of a job on this machine. Raises: InvalidSpecError when its source names a job of another file."""
+    """The environment of a job on this machine. Raises: InvalidSpecError for a source in a job of another file."""
     return JobEnvironment(
         job=job,
         base=file.base,

@@ -79,12 +79,11 @@ def schedule(
 
 def _chosen(file: str, job: str) -> Job:
     read = read_jobs(file)
-    found, warnings = read.jobs, read.warnings
-    for warning in warnings:
+    for warning in read.warnings:
         Console(stderr=True).print(f"[yellow]Warning:[/] {escape(warning)}", highlight=False)
-    chosen = [one for one in found if not job or one.metadata.name == job]
+    chosen = [one for one in read.jobs if not job or one.metadata.name == job]
     if len(chosen) != 1:
-        names = ", ".join(str(one.metadata.name) for one in found)
+        names = ", ".join(str(one.metadata.name) for one in read.jobs)
         raise InvalidSpecError(f"{file} must hold the one job that recurs; it holds {names}", advice="--job NAME")
     return chosen[0]
 

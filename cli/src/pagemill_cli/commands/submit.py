@@ -58,12 +58,11 @@ def submit(
     Example: pagemill submit job.yaml --namespace scans --wait
     """
     read = read_jobs(file)
-    found, warnings = read.jobs, read.warnings
-    for warning in warnings:
+    for warning in read.warnings:
         Console(stderr=True).print(f"[yellow]Warning:[/] {escape(warning)}", highlight=False)
-    chosen = [one for one in in_order(found) if not job or one.metadata.name == job]
+    chosen = [one for one in in_order(read.jobs) if not job or one.metadata.name == job]
     if not chosen:
-        names = ", ".join(str(one.metadata.name) for one in found)
+        names = ", ".join(str(one.metadata.name) for one in read.jobs)
         raise InvalidSpecError(f"{file} holds no job named {job}", advice=f"it holds: {names}")
     told: list[dict[str, Any]] = []
     status = 0

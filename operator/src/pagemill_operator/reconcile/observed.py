@@ -56,6 +56,15 @@ class Observed:
         """The child Job of this name."""
         return next((child for child in self.own_children if child.name == name), None)
 
+    @property
+    def source_uri(self) -> str:
+        """The output of the job that the source names, "" when it names none. Work waits for that job, so it is known."""
+        named = self.custom.job.spec.source_job if self.custom.job is not None else None
+        if named is None:
+            return ""
+        found = (each for each in self.dependencies if (each.key.kind, each.key.name) == (named.kind, named.name))
+        return next((each.output_uri for each in found), "")
+
     def working(self) -> bool:
         """Whether pods that plan or work run now; such time counts against the deadline, waiting for nodes does not."""
         return any(child.ready > 0 and child.step is not PodStep.FINALIZE for child in self.own_children)

@@ -68,17 +68,8 @@ class Run:
             image=self.image,
             run=self.view.run,
             epoch=self.view.entry.epoch,
-            source_uri=self._source_uri,
+            source_uri=self.seen.source_uri,
         )
-
-    @property
-    def _source_uri(self) -> str:
-        """The output of the job that the source names; the run waited for it, so it is known by now."""
-        named = self.job.spec.source_job
-        if named is None:
-            return ""
-        found = (each for each in self.seen.dependencies if (each.key.kind, each.key.name) == (named.kind, named.name))
-        return next((each.output_uri for each in found), "")
 
     @property
     def look(self) -> Look:

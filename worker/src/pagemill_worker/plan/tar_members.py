@@ -6,6 +6,7 @@ that is damaged or cut ends the walk with an error after the members before that
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +19,9 @@ BLOCK = 512
 READ_AHEAD_BYTES = 64 << 10
 MAX_NAME_BYTES = 1 << 20  # arbitrary; of a pax header or a GNU long name
 
+MAX_DIGITS = 20  # of a size; 64 bits need no more
+
+_OCTAL = re.compile(rb"[0-7]*\Z").match
 _REGULAR = frozenset({b"\x00", b"0", b"7"})
 _SKIPPED = frozenset({b"1", b"2", b"3", b"4", b"5", b"6"})  # links, devices, folders, pipes
 _EXTENSIONS = frozenset({b"x", b"g", b"L", b"K"})  # what they hold belongs to the next member, or to none
@@ -56,7 +60,8 @@ class TarMembers:
                 told |= self._extension(kind, at, size)
                 at += BLOCK + _padded(size)
                 continue
-            size = int(told.get("size", size)) if kind in _REGULAR else size
+            if kind in _REGULAR and "size" in told:
+                size = self._told_size(told["size"], at)
             if kind not in _REGULAR | _SKIPPED or any(name.startswith("GNU.sparse") for name in told):
                 raise self._damaged(at, "a member of a kind that cannot be read in place")
             data_size = size if kind in _REGULAR else 0
@@ -103,6 +108,11 @@ class TarMembers:
         except ValueError as error:
             raise self._damaged(at, "a pax header cannot be read") from error
 
+    def _told_size(self, text: str, at: int) -> int:
+        if not (text.isascii() and text.isdigit()) or len(text) > MAX_DIGITS:
+            raise self._damaged(at, "a pax header's size is no number")
+        return int(text)
+
     def _damaged(self, at: int, reason: str) -> SourceError:
         return SourceError(f"{self._uri}: byte {at:,}: {reason}", advice=_ADVICE)
 
@@ -122,13 +132,12 @@ def _pax_records(data: bytes) -> Iterator[tuple[str, str]]:
 
 def _number(field: bytes, uri: str, at: int) -> int:
     """A number in octal digits or, beyond 8 GB, in base 256."""
-    if field[0] & 0x80:
-        return int.from_bytes(bytes([field[0] & 0x7F]) + field[1:], "big")
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
     digits = field.split(b"\0", 1)[0].strip()
-    try:
-        return int(digits or b"0", 8)
-    except ValueError as error:
-        raise SourceError(f"{uri}: byte {at:,}: this is no header of a tar", advice=_ADVICE) from error
+    if _OCTAL(digits) is None:
+        raise SourceError(f"{uri}: byte {at:,}: this is no header of a tar", advice=_ADVICE)
+    return int(digits or b"0", 8)
 
 
 def _name(header: bytes) -> str:

@@ -56,9 +56,9 @@ def measure(finder: Finder, probe: Probe) -> float:
 
 
 def tune(finder: Finder, wanted: float) -> Recall:
-    """Raise the finder's effort until it finds the `wanted` share with room to spare, then leave out what is not needed.
+    """Raise the finder's effort until it finds the `wanted` share and more, then leave out what is not needed for it.
 
-    Room, since queries that are no rows find less: half of what `wanted` lets go. `is_met` is false when even the
+    More, since queries that are no rows find less: half of what `wanted` lets go. `is_met` is false when even the
     greatest effort does not find the `wanted` share.
     """
     if finder.shape.name == "flat":
