@@ -20,8 +20,8 @@ from pagemill_worker.embed.search.opening import SearchSettings, open_searcher
 from pagemill_worker.testing.vector_dataset import MadePart, clustered, write_vectors
 
 DIM, FIRST, SECOND = 16, 400, 60
-# index.faiss, ids.parquet, vectors.f16, the pointer, the report, and a deletion of what the first index left
-POINTS = {"short": (1, 3, 4, 5), "long": (1, 2, 3, 4, 5, 6)}
+# index.faiss, ids.parquet or vectors.f16, the pointer (created? then swapped), the report
+POINTS = {"short": (3, 5, 6), "long": (1, 2, 3, 4, 5, 6)}
 BUILD = """
 import os, signal, sys
 from pathlib import Path

@@ -94,7 +94,7 @@ def test_books_missing_empty_unsafe_and_repeated_are_told_by_name(tmp_path: Path
     want = [None, "BookMissing", "BookEmpty", "BookEmpty", "UnsafeId", "UnsafeId"]
     assert [item.failure and item.failure.error_class for item in items] == want
     assert (result.items, result.repeats) == (6, 1)
-    assert items[4].input == {} and items[4].version is None
+    assert items[1].input == {"order": "codePoint", "ocr": "", "pages": 0}
 
 
 @pytest.mark.parametrize("count", [3, 40], ids=["few", "many"])

@@ -1,7 +1,8 @@
-"""What a run cost, taken apart: by stage, by item, by what was paid for; and what one was expected to cost.
+"""What a run cost, taken apart: by stage, by item, by what was paid for.
 
-Layer: `worker.bench`; pure. Machines are paid by the hour whether they are busy or not, so their cost is dealt to the
-stages by the time each kept a process busy, and what nobody used stands by itself as idle. Money is Decimal.
+Layer: `worker.bench`; pure. What a run will cost is `plan.estimate`'s. Machines are paid by the hour whether they are
+busy or not, so their cost is dealt to the stages by the time each kept a process busy, and what nobody used stands by
+itself as idle. Money is Decimal.
 """
 
 from __future__ import annotations
@@ -105,21 +106,6 @@ def _share(stage: str, busy_s: Decimal, basis: Decimal, machines: Decimal, items
     share = busy_s / basis if basis else Decimal(0)
     cost = (machines * share).quantize(_SMALLEST)
     return Share(stage, busy_s, share, cost, per_count(cost, items, 1))
-
-
-@dataclass(frozen=True, slots=True)
-class Expected:
-    """What a run is expected to cost, and the sentence that says how that was counted."""
-
-    cost: Decimal
-    formula: str
-
-
-def expected_cost(items: int, seconds_per_item: Decimal, price_per_hour: Decimal, processes: int = 1) -> Expected:
-    """items x seconds an item / processes x price / 3600, before anything has run."""
-    cost = items * seconds_per_item / processes * price_per_hour / SECONDS_PER_HOUR
-    formula = f"{items:,} items × {seconds_per_item:f} s ÷ {processes} processes × {price_per_hour:f}/h ÷ 3600"
-    return Expected(cost.quantize(_SMALLEST), formula)
 
 
 def formula_of(use: RunUse, cost: RunCost) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,7 @@ from pagemill_worker.embed.rows import pack
 from pagemill_worker.embed.setup import EmbedSetup
 from pagemill_worker.environment import source_fetcher
 from pagemill_worker.fetch.fetched import Fetcher, shown_uri
-from pagemill_worker.fetch.items import fetch_input
+from pagemill_worker.fetch.items import fetch_input, fetch_picture
 from pagemill_worker.images.limits import ImageLimits
 from pagemill_worker.images.load import load_page
 from pagemill_worker.items import ItemFailure, PlannedItem
@@ -94,7 +94,7 @@ class RowRunner:
         if self._encoders.visual is None:
             return Prepared(item, RowInput(None, text, {}), len((text or "").encode()), item.version, {})
         started = time.perf_counter()
-        fetched = fetch_input(self._fetcher, _picture_of(item), max_bytes=self._limits.max_bytes)
+        fetched = fetch_picture(self._fetcher, item, max_bytes=self._limits.max_bytes)
         between = time.perf_counter()
         if fetched is None:
             return Prepared(item, None, 0, item.earlier_version, {"fetch": between - started})
@@ -116,17 +116,11 @@ class RowRunner:
         text = item.input.get("text")
         if isinstance(text, str):
             return text
-        if self._encoders.visual is not None:
-            raise RowUnusable("the item has no text")
-        fetched = fetch_input(self._fetcher, item, max_bytes=MAX_TEXT_BYTES)
+        is_cell = "column" in item.input and self._encoders.visual is None
+        fetched = fetch_input(self._fetcher, item, max_bytes=MAX_TEXT_BYTES) if is_cell else None
         if fetched is None:
             raise RowUnusable("the item has no text")
         return fetched.data.decode("utf-8", "replace")
-
-
-def _picture_of(item: PlannedItem) -> PlannedItem:
-    """The item without its text, where it has a picture and a text: then `uri` is the picture's."""
-    return replace(item, input={name: value for name, value in item.input.items() if name != "text"})
 
 
 @dataclass(frozen=True, slots=True)

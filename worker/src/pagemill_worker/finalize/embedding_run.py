@@ -12,7 +12,7 @@ from pagemill_core.work.conditional import Writer
 from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.records import PlanPointer, Totals
 from pagemill_worker.environment import JobEnvironment, source_fetcher
-from pagemill_worker.fetch.items import fetch_input
+from pagemill_worker.fetch.items import fetch_picture
 from pagemill_worker.finalize.embedding import EmbeddingKind
 from pagemill_worker.finalize.embedding_extras import EmbeddingExtras
 from pagemill_worker.images.limits import ImageLimits
@@ -28,7 +28,7 @@ def embedding_kind(environment: JobEnvironment, writer: Writer, pointer: PlanPoi
     fetcher = source_fetcher(environment.s3, environment.allowed_hosts)
 
     def fetch(item: PlannedItem) -> bytes:
-        fetched = fetch_input(fetcher, item, max_bytes=ImageLimits().max_bytes)
+        fetched = fetch_picture(fetcher, item, max_bytes=ImageLimits().max_bytes)
         return fetched.data if fetched is not None else b""
 
     def build_index() -> None:

@@ -74,9 +74,11 @@ class BookSource:
 
     def _row(self, entry: Annotated, found: _Found) -> Row:
         uri = self._uri(entry.book)
+        pages = 0 if isinstance(found, ItemFailure) else found.pages
+        given = encode_columns({"order": self.request.order, "ocr": self._text_uri(entry.book), "pages": pages})
         if isinstance(found, ItemFailure):
-            return Row(entry.place, entry.book, uri, columns=entry.columns, failure=found)
-        given = {"order": self.request.order, "ocr": self._text_uri(entry.book), "pages": found.pages}
+            # With what a retry needs, should the book be there by then.
+            return Row(entry.place, entry.book, uri, columns=entry.columns, failure=found, input=given)
         return Row(
             entry.place,
             entry.book,
@@ -84,7 +86,7 @@ class BookSource:
             size_bytes=found.size_bytes,
             version=found.digest,
             columns=entry.columns,
-            input=encode_columns(given),
+            input=given,
         )
 
     def _look_at(self, names: Sequence[str]) -> Mapping[str, _Found]:

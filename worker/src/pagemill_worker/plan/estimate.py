@@ -11,9 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
-# Serverless functions, per GB-second and per request: the prices that the formula of OCR guides uses.
-GB_SECOND_USD = Decimal("0.0000166667")
-REQUEST_USD = Decimal("0.0000002")
+from pagemill_worker.bench import pricing
+from pagemill_worker.bench.pricing import FunctionUse
 
 # CPU seconds per page, one thread, on 2 cores with AVX-512; a VLM's is the wait for its endpoint.
 SECONDS_PER_ITEM: Mapping[str, float] = {
@@ -87,5 +86,6 @@ def estimate(asked: EstimateInput) -> Estimate:
 
 def serverless_cost(items: int, seconds: float, memory_gb: Decimal) -> Decimal:
     """USD for `items` function calls of `seconds` each with `memory_gb` of memory."""
-    cost = memory_gb * Decimal(str(seconds)) * items * GB_SECOND_USD + items * REQUEST_USD
+    use = FunctionUse(requests=items, seconds_each=Decimal(str(seconds)), memory_gb=memory_gb)
+    cost = pricing.serverless_cost(use).total
     return cost.quantize(Decimal("0.0001"))

@@ -25,7 +25,7 @@ from pagemill_worker.work import shard_data
 
 # Faults of the source's rows, not of the pages: a retried DuplicateId would even replace the result of the row it
 # repeats, because that row is not there to be compared with.
-INCURABLE = frozenset({"DuplicateId", "UnsafeId"})
+INCURABLE = frozenset({"DuplicateId", "UnsafeId", "RowUnusable"})
 
 
 def retry_request(writer: Writer, run: str, done_in: Iterable[str] = ()) -> ItemsRequest:
@@ -90,9 +90,14 @@ def _committed(writer: Writer, run: str, *, only_failed: bool) -> Iterator[tuple
 
 def _items(writer: Writer, pointer: PlanPointer, done: set[str]) -> Iterator[PlannedItem]:
     for result in committed_rows(writer, pointer.run, only_failed=True):
-        incurable = result.failure is not None and result.failure.error_class in INCURABLE
-        if not incurable and result.item.id not in done:
+        if not _is_incurable(result) and result.item.id not in done:
             yield _again(result.item)
+
+
+def _is_incurable(result: ItemResult) -> bool:
+    kind = result.failure.error_class if result.failure else ""
+    # A file of a data set whose rows nobody knows is no picture; a partition of tensors, which has an input, may be mended.
+    return kind in INCURABLE or (kind == "PartUnreadable" and not result.item.input)
 
 
 def _again(item: PlannedItem) -> PlannedItem:
