@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import shutil
+import sys
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
@@ -21,12 +22,21 @@ from pagemill_cli.bench.job import digest_of, job_of, read_document
 from pagemill_cli.bench.measured import Measurement, best_figure, read_rows, to_csv
 from pagemill_cli.bench.reference_tree import read_tree
 from pagemill_cli.bench.report import write_report
-from pagemill_cli.bench.runners import LocalRunner, PointRun
+from pagemill_cli.bench.runners import ClusterRunner, LocalRunner, PointRun
 from pagemill_cli.bench.summary import compare, summarise
 from pagemill_cli.bench.sweep import Partitions, Point, Size, Sweep, points_of, read_sweep
 from pagemill_cli.bench.sweep_run import SweepRun, measured
+from pagemill_cli.cluster.jobs import Submitted
+from pagemill_cli.cluster.views import JobView, read_job
+from pagemill_cli.testing.command import run_command
 from pagemill_core.api.load import load_jobs
-from pagemill_core.errors import InvalidSpecError, SourceError, TooManyFailuresError
+from pagemill_core.errors import (
+    ClusterUnavailableError,
+    InvalidSpecError,
+    PagemillError,
+    SourceError,
+    TooManyFailuresError,
+)
 from pagemill_core.storage.memory import MemoryStore
 from pagemill_core.testing.fake_clock import FakeClock
 from pagemill_worker.bench.pricing import FunctionUse, ServerlessPrices, per_count, pool_cost, serverless_cost
@@ -226,8 +236,6 @@ def test_measured_row_of_a_job_without_ranks_counts_items(folder: Path) -> None:
 
 def local_runner(folder: Path, script: str) -> LocalRunner:
     (folder / "command.py").write_text(script)
-    import sys
-
     return LocalRunner(FakeClock(), (sys.executable, str(folder / "command.py")))
 
 
@@ -525,3 +533,104 @@ def test_sweep_model_is_not_changed_by_its_reading(folder: Path) -> None:
     sweep = read_sweep(folder / "sweep.yaml")
 
     assert Sweep.model_validate_json(sweep.model_dump_json(by_alias=True)) == sweep
+
+
+# A point on a cluster
+
+
+class FakeJobs:
+    """Jobs of a cluster that end after `looks` looks, as `conditions` say."""
+
+    def __init__(self, looks: int, conditions: list[dict[str, Any]]) -> None:
+        self.looks = looks
+        self.conditions = conditions
+        self.submitted: list[str] = []
+        self.deleted: list[str] = []
+        self.fails_at = 0
+
+    def submit(self, job: Any, *, dry_run: bool, force: bool) -> Any:
+        self.submitted.append(job.metadata.name)
+        return Submitted(self._view(job.metadata.name, ended=False), is_new=True)
+
+    def find(self, ref: Any) -> JobView:
+        self.looks -= 1
+        if self.looks == self.fails_at and self.fails_at:
+            raise ClusterUnavailableError("no answer")
+        return self._view(ref.name, ended=self.looks <= 0)
+
+    def delete(self, job: JobView) -> None:
+        self.deleted.append(job.name)
+
+    def _view(self, name: str, *, ended: bool) -> JobView:
+        status: dict[str, Any] = {"observedGeneration": 1}
+        if ended:
+            status |= {
+                "conditions": self.conditions,
+                "items": {"total": 8, "succeeded": 7, "failed": 1, "skipped": 0, "alreadyDone": 0},
+                "startTime": "2026-01-01T12:00:00Z",
+                "completionTime": "2026-01-01T12:01:30Z",
+            }
+        body = {"metadata": {"name": name, "generation": 1}, "spec": {}, "status": status}
+        return read_job(body, "EmbeddingJob")
+
+
+def condition(kind: str, reason: str) -> dict[str, Any]:
+    return {
+        "type": kind,
+        "status": "True",
+        "reason": reason,
+        "message": "so it is",
+        "lastTransitionTime": "2026-01-01T12:00:00Z",
+    }
+
+
+def on_cluster(folder: Path, jobs: FakeJobs, limit_s: float = 3600) -> PointRun:
+    document = job_of(read_document(folder / "job.yaml"), Point(world_size=2), "s3://sky/out", name="redshift-w2")
+    document["spec"]["source"]["tensors"]["uri"] = "s3://sky/in"
+    return ClusterRunner(jobs, FakeClock(), limit_s=limit_s).run(document, Point(world_size=2))  # type: ignore[arg-type]
+
+
+def test_cluster_runner_waits_for_its_job_and_takes_it_away(folder: Path) -> None:
+    jobs = FakeJobs(5, [condition("Complete", "Completed")])
+    jobs.fails_at = 2
+
+    run = on_cluster(folder, jobs)
+
+    assert (run.wall_s, run.items, run.failed, run.cpu_s) == (90.0, 7, 1, None)
+    assert (jobs.submitted, jobs.deleted) == (["redshift-w2"], ["redshift-w2"])
+
+
+def test_cluster_runner_of_a_job_that_failed_says_why_and_leaves_it(folder: Path) -> None:
+    jobs = FakeJobs(2, [condition("Failed", "TooManyFailures")])
+
+    with pytest.raises(TooManyFailuresError, match="TooManyFailures: so it is"):
+        on_cluster(folder, jobs)
+    assert jobs.deleted == []
+
+
+def test_cluster_runner_gives_up_after_its_limit(folder: Path) -> None:
+    with pytest.raises(PagemillError, match="did not end in 60 s"):
+        on_cluster(folder, FakeJobs(10_000, []), limit_s=60)
+
+
+# The commands
+
+
+def test_bench_commands_report_compare_and_import(folder: Path) -> None:
+    write_report(make_rows("before"), folder / "before", "before", plot=False)
+    write_report(make_rows("after", 1.5), folder / "after", "after", plot=False)
+    write_tree(folder / "tree")
+
+    compared = run_command("bench", "compare", folder / "before", folder / "after", "-o", "json")
+    reported = run_command("bench", "report", folder / "before", "--no-plot")
+    imported = run_command("bench", "import", folder / "tree", folder / "published", "--no-plot")
+
+    assert [point["verdict"] for point in compared.json["points"]] == ["slower"] * 3
+    assert "efficiency" in reported.out
+    assert (imported.status, len(read_rows(folder / "published"))) == (0, 7)
+
+
+def test_bench_run_without_its_file_says_so(folder: Path) -> None:
+    told = run_command("bench", "run", folder / "nothing.yaml")
+
+    assert (told.status, "there is no such file" in told.err) == (78, True)

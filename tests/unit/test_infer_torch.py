@@ -29,14 +29,22 @@ from pagemill_core.errors import (
     IntegrityError,
     InvalidSpecError,
     PartUnreadable,
+    SourceChanged,
 )
+from pagemill_core.storage.s3_settings import S3Settings
 from pagemill_worker.embed.infer.adapters import Adapter, load_adapter
 from pagemill_worker.embed.infer.calling import Inputs, arranged, as_rows
 from pagemill_worker.embed.infer.loop import batch_memory, predict
 from pagemill_worker.embed.infer.metrics import Metrics
 from pagemill_worker.embed.infer.partitions import read_partition, split_labels
+from pagemill_worker.embed.infer.rank_files import PartFacts
 from pagemill_worker.embed.infer.redshift import RedshiftNet
+from pagemill_worker.embed.infer.rows import PredictionFacts, Predictions, pack, unpack
+from pagemill_worker.embed.infer.runner import InferenceRunner, make_runner
 from pagemill_worker.embed.infer.settings import InferenceSettings
+from pagemill_worker.embed.infer.setup import RUNNER, setup_message
+from pagemill_worker.fetch.fetched import Fetched, local_version
+from pagemill_worker.items import PlannedItem
 
 NET = "pagemill_worker.embed.infer.redshift:RedshiftNet"
 
@@ -488,3 +496,103 @@ def test_batch_memory_is_what_the_profiler_counts(sample: Path) -> None:
     assert found.rows == 16
     assert found.total_bytes > 16 * 16 * 16 * 16 * 4  # the first convolution's output alone
     assert found.profile.startswith("<FunctionEventAvg key=Total")
+
+
+# The runner of a child
+
+
+class CountingFetcher:
+    """Gives the bytes of a local file for any address, and counts."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.fetched: list[str] = []
+
+    def fetch(self, uri: str, *, expected_version: str | None = None, max_bytes: int) -> Fetched:
+        self.fetched.append(uri)
+        return Fetched(self.path.read_bytes(), expected_version, uri)
+
+
+def runner_of(sample: Path, **more: Any) -> InferenceRunner:
+    settings = settings_of(sample / "redshift.safetensors", "safetensors", model_class=NET, batch_size=16, **more)
+    message = setup_message(settings, S3Settings(), (), 1 << 30)
+    assert message["runner"] == RUNNER
+    return make_runner(json.loads(json.dumps(message["settings"])))
+
+
+def item_of(uri: str, *rows: int, version: str | None = None) -> PlannedItem:
+    given = {"start": rows[0], "stop": rows[1], "rows": 50} if rows else {}
+    return PlannedItem(0, "1", uri, version=version, input={"partition": 0, "rank": 0, **given})
+
+
+def processed(runner: InferenceRunner, item: PlannedItem) -> tuple[PartFacts, Predictions]:
+    (found,) = runner.process([runner.prepare(item)])
+    assert found.payload is not None
+    facts = PredictionFacts.model_validate(found.payload["predictions"])
+    return PartFacts.model_validate(found.payload["part"]), unpack(facts, found.data, "here")
+
+
+def test_runner_gives_predictions_labels_and_what_it_measured(sample: Path) -> None:
+    part = sample / "partitions" / "1.pt"
+
+    facts, found = processed(
+        runner_of(sample, labels="2"), item_of(str(part), 16, 50, version=local_version(part.stat()))
+    )
+
+    whole = torch.load(part, weights_only=False)
+    with torch.inference_mode():
+        want = bare_model(sample)([whole.tensors[0][16:], whole.tensors[1][16:]]).numpy()
+    assert np.allclose(found.values, want, atol=1e-5)
+    assert found.labels is not None
+    assert np.array_equal(found.labels, whole.tensors[2][16:].numpy())
+    assert (facts.rows, facts.batches, facts.input_bits, facts.device) == (34, 3, 34 * 164_160, "cpu")
+    assert facts.allocated_bytes > facts.rows * 1000
+    assert facts.fetch is not None
+    assert facts.fetch.total_s > 0
+
+
+def test_runner_reads_a_stored_partition_once_for_all_of_its_rows(sample: Path) -> None:
+    runner = runner_of(sample, labels="2")
+    runner._fetcher = fetcher = CountingFetcher(sample / "partitions" / "1.pt")  # type: ignore[assignment]
+
+    parts = [processed(runner, item_of("s3://sky/1.pt", *rows, version="v")) for rows in ((0, 32), (32, 50))]
+    whole, _ = processed(runner, item_of("s3://sky/2.pt", version="v"))
+
+    assert [facts.rows for facts, _ in parts] == [32, 18]
+    assert (whole.rows, fetcher.fetched) == (50, ["s3://sky/1.pt", "s3://sky/2.pt"])
+    assert np.allclose(
+        np.concatenate([found.values for _, found in parts]),
+        processed(runner, item_of(str(sample / "partitions" / "1.pt")))[1].values,
+        atol=1e-6,
+    )
+
+
+@pytest.mark.parametrize(
+    ("uri", "version", "error", "want"),
+    [
+        ("partitions/1.pt", "other", SourceChanged, "changed after it was planned"),
+        ("partitions/77.pt", None, PartUnreadable, "cannot be read"),
+    ],
+)
+def test_runner_refuses_a_partition_that_changed_or_went(
+    sample: Path, uri: str, version: str | None, error: type[Exception], want: str
+) -> None:
+    with pytest.raises(error, match=want):
+        runner_of(sample).prepare(item_of(str(sample / uri), version=version))
+
+
+def test_runner_of_a_model_that_refuses_its_tensors_fails_that_item(sample: Path, tmp_path: Path) -> None:
+    runner = runner_of(sample)
+    odd = saved(tmp_path / "odd.pt", (torch.ones(3, 2), torch.ones(3, 5)))
+
+    (found,) = runner.process([runner.prepare(item_of(str(odd)))])
+
+    assert (found.status, found.failure and found.failure.error_class) == ("failed", "EngineFailed")
+
+
+def test_predictions_of_another_size_than_told_are_refused() -> None:
+    facts, data = pack(Predictions(np.ones((3, 2), np.float32), np.ones(3)))
+
+    assert np.array_equal(unpack(PredictionFacts.model_validate(facts), data, "x").values, np.ones((3, 2)))
+    with pytest.raises(IntegrityError, match="x: 47 bytes do not hold 3 rows of 2"):
+        unpack(PredictionFacts.model_validate(facts), data[:-1], "x")

@@ -17,6 +17,7 @@ import pytest
 from pagemill_core.errors import SourceError
 from pagemill_core.storage.memory import MemoryStore
 from pagemill_worker.items import PlannedItem
+from pagemill_worker.plan import dataset
 from pagemill_worker.plan.planner import PlanResult, PlanTools, plan_source
 from pagemill_worker.plan.reader import ShardReader
 from pagemill_worker.plan.request import DatasetRequest, KeyRules, PlanRequest, SourceRequest
@@ -346,7 +347,11 @@ def test_dataset_tar_of_json_that_is_no_object_fails_that_sample_alone(tmp_path:
     assert failures(items) == ["RowUnusable", None]
 
 
-def test_dataset_of_many_tars_keeps_their_order_and_columns_whatever_is_read_first(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ahead", [1, 2, 20_000])
+def test_dataset_of_many_tars_keeps_their_order_and_columns_whatever_is_read_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead: int
+) -> None:
+    monkeypatch.setattr(dataset, "ROWS_AHEAD", ahead)
     store = MemoryStore("lib")
     for number in range(30):
         members = [(f"{number}-{place}.jpg", bytes(place)) for place in range(3)]

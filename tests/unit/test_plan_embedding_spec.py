@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
 from pagemill_core.api.v1alpha1.jobs import EmbeddingJob
+from pagemill_core.api.v1alpha1.source import EmbeddingSource
 from pagemill_core.errors import InvalidSpecError
 from pagemill_worker.plan.request import (
     BooksRequest,
@@ -117,3 +121,11 @@ def test_embedding_spec_job_nobody_knows_is_refused() -> None:
 def test_embedding_spec_annotations_of_other_schemes_are_refused(uri: str) -> None:
     with pytest.raises(ValidationError):
         job({"books": {"uri": "books", "annotations": uri}}, **VISUAL, **TEXT)
+
+
+def test_every_example_of_the_guide_is_a_source() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "guide" / "sources.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```yaml\n(.*?)```", guide, re.DOTALL)
+    assert len(examples) == 5
+    for example in examples:
+        EmbeddingSource.model_validate(yaml.safe_load(example)["source"])

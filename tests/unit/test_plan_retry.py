@@ -32,9 +32,7 @@ def failed(item: PlannedItem) -> ItemResult:
     return ItemResult(item, "failed", failure=ItemFailure(CLASSES[item.id], "it failed"))
 
 
-@pytest.mark.parametrize(
-    ("source", "is_paged"), [("dataset", False), ("books", False), ("images", True)], ids=lambda value: str(value)
-)
+@pytest.mark.parametrize(("source", "is_paged"), [("dataset", False), ("books", False), ("images", True)], ids=str)
 def test_retry_takes_what_may_succeed_as_it_was_planned(source: str, is_paged: bool) -> None:
     sources: dict[str, dict[str, Any]] = {
         "dataset": {"source": {"dataset": {"uri": "set"}}},

@@ -57,11 +57,6 @@ def test_spec_results_among_the_pages_are_refused() -> None:
         from_spec(bad, SpecContext())
 
 
-def test_spec_stages_are_refused_while_nothing_runs_them() -> None:
-    with pytest.raises(InvalidSpecError, match=r"spec\.stages"):
-        from_spec(job({"images": {"uri": "pages"}}, stages=[{"name": "recognise", "processes": 2}]), SpecContext())
-
-
 def test_spec_retry_takes_the_items_given() -> None:
     retry = ItemsRequest(items=[PlannedItem(0, "a", "s3://lib/a")], uri="run 00000007-9c66e1f0")
     request = from_spec(job({"retryOf": {"run": "00000007-9c66e1f0"}}), SpecContext(retry=retry))

@@ -31,6 +31,7 @@ it with the classes and with docs/operations/errors.md.
     │     ├─ FetchFailed                 the item could not be read where its URI points
     │     ├─ ForbiddenAddress            the item's URL points to an address that is not allowed
     │     ├─ EngineFailed                the engine raised on this item
+    │     ├─ FilteredByStage             a stage of the job's own says that the item goes no further
     │     ├─ EncoderFailed               the encoder gave no usable row: not finite, or without length
     │     ├─ TextTooLong                 the text has more tokens than the model reads
     │     ├─ BookMissing                 the listed book has no folder
@@ -215,6 +216,10 @@ class ForbiddenAddress(ItemError):
 
 class EngineFailed(ItemError):
     """The engine raised on this item; the message ends in a digest of the traceback."""
+
+
+class FilteredByStage(ItemError):
+    """A stage of the job's own says that the item goes no further. Wanted, so not counted against the limit."""
 
 
 class EncoderFailed(ItemError):

@@ -42,6 +42,7 @@ class JobEnvironment:
     reached. `api_key` is a remote engine's, never written anywhere. `allowed_hosts` are host names and networks that
     may be fetched from although they are private. `pool` and `price_per_hour` (a decimal string) are what a machine is
     called and costs here. `source_uri` is the output of the job that the source names instead of a place.
+    `plans_for_gpu`: this machine only plans, and those that will work have GPUs.
     """
 
     job: Job
@@ -52,6 +53,7 @@ class JobEnvironment:
     pool: str = "local"
     price_per_hour: str = "0"
     source_uri: str = ""
+    plans_for_gpu: bool = False
     clock: Clock = field(default_factory=SystemClock)
 
     def absolute(self, uri: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,6 +50,24 @@ def rss_bytes(pid: int) -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * PAGE_BYTES
     except (FileNotFoundError, ProcessLookupError, IndexError):
         return 0
+
+
+def gpu_names(environment: Mapping[str, str], devices: Path = Path("/dev")) -> tuple[str, ...]:
+    """NVIDIA's GPUs that processes here may use, by the names that CUDA_VISIBLE_DEVICES takes; none without any."""
+    given = environment.get("CUDA_VISIBLE_DEVICES")
+    if given is not None:
+        return tuple(name for name in (part.strip() for part in given.split(",")) if name not in ("", "-1"))
+    numbers = sorted(int(path.name.removeprefix("nvidia")) for path in devices.glob("nvidia[0-9]*"))
+    return tuple(str(place) for place in range(len(numbers)))
+
+
+def cpu_seconds(pid: int) -> float:
+    """Seconds of processor time that one process has used, 0 when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def boot_id() -> str:

@@ -229,6 +229,7 @@ def environment_of(task: PodTask) -> JobEnvironment:
         pool=task.pool,
         price_per_hour=task.price_per_hour,
         source_uri=task.source_uri,
+        plans_for_gpu=task.has_accelerator and task.step is PodStep.PLAN,
     )
 
 

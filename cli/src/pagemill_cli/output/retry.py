@@ -18,7 +18,7 @@ from pagemill_core.errors import OutputBusyError
 from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.ledger import Held
 from pagemill_core.work.plan import read_plan
-from pagemill_worker.plan.retry import INCURABLE, committed_rows
+from pagemill_worker.plan.retry import committed_rows, is_incurable
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ def plan_retry(target: Target, job: Job) -> RetryPlan:
     failed = incurable = 0
     for result in committed_rows(target.writer, base.run, only_failed=True):
         failed += 1
-        incurable += result.failure is not None and result.failure.error_class in INCURABLE
+        incurable += is_incurable(result)
     wanted = retry_job(job, base.run) if failed > incurable else None
     return RetryPlan(base.run, failed, incurable, wanted)
 

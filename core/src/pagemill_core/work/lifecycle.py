@@ -16,6 +16,7 @@ JUDGE_AFTER_ITEMS = 100
 BREAKER_FIRST_ITEMS = 1000
 BREAKER_SHARE = 0.05
 BREAKER_MIN = 20
+FILTERED_CLASS = "FilteredByStage"
 BREAKER_CLASS = "EngineFailed"
 
 
@@ -84,7 +85,8 @@ def decide(seen: Observed, limits: Limits) -> Decision:
 
 def too_many_failures(totals: Totals, planned: int, limits: Limits) -> str:
     """Why a run has too many failures, "" when it has not. Also recomputes a finished run's verdict."""
-    failed, judged = totals.items.failed, totals.items.planned
+    filtered = totals.failure_classes.get(FILTERED_CLASS, 0)  # what a stage was asked to filter is no failure
+    failed, judged = totals.items.failed - filtered, totals.items.planned
     allowed = limits.allowed_failures(planned)
     if failed <= allowed or (judged < JUDGE_AFTER_ITEMS and judged < planned):
         return ""

@@ -86,6 +86,7 @@ class PodTask(BaseModel):
     job_path: Path = Field(default=JOB_PATH, description="the job as JSON, without status")
     pool: str = Field(default="", description="the pool's name, for usage records")
     price_per_hour: str = Field(default="0", description="of one pod in this pool, a decimal string")
+    has_accelerator: bool = Field(default=False, description="whether the pool of the work has one")
     slots: int = Field(default=1, ge=1, description="items worked on at once by the whole job, for cutting shards")
     pod_name: str = Field(default="", description="the pod's name (downward API)")
     pod_uid: str = Field(default="", description="the pod's uid (downward API): names usage records and attempts")

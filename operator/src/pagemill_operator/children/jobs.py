@@ -119,6 +119,7 @@ def _task(parts: RunParts, step: PodStep, pool: Pool) -> PodTask:
         run=parts.run,
         output_uri=parts.job.spec.output.uri,
         source_uri=parts.source_uri,
+        has_accelerator=parts.pool.accelerator is not None,
         owner=parts.custom.uid,
         epoch=parts.epoch,
         pool=pool.name,

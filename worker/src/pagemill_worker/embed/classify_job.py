@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,29 @@ from pagemill_worker.ocr.gpu import is_visible
 RECIPE_VERSION = 1  # raised when the same checkpoint gives other labels
 
 
-def classifier_settings(
-    given: Classify, cache: Path, open_store: Callable[[str], ObjectStore], absolute: Callable[[str], str]
-) -> ClassifierSettings:
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where files are found and kept: `absolute` completes paths of the job's file."""
+
+    cache: Path
+    open_store: Callable[[str], ObjectStore]
+    absolute: Callable[[str], str]
+    plans_for_gpu: bool = False
+
+    def local(self, uri: str) -> Path:
+        """A file that the job names, on this machine's disk."""
+        return local_file(self.absolute(uri), self.cache, self.open_store)
+
+
+def classifier_settings(given: Classify, place: Place) -> ClassifierSettings:
     """The classifier as the job asks for it, its files on this machine. Raises: as `weights.local_file`."""
-    if given.device == "gpu" and not is_visible():
+    if given.device == "gpu" and not is_visible() and not place.plans_for_gpu:
         raise EngineUnavailableError("classify.device: there is no GPU on this machine", advice="say `device: auto`")
     on_gpu = given.effective_device != "cpu" and is_visible()
     return ClassifierSettings(
-        checkpoint=local_file(absolute(given.checkpoint), cache, open_store),
+        checkpoint=place.local(given.checkpoint),
         model=given.effective_model,
-        config=local_file(absolute(given.config), cache, open_store) if given.config is not None else None,
+        config=place.local(given.config) if given.config is not None else None,
         digest=given.digest,
         input_order=given.effective_input_order,
         window_overlap=given.effective_window_overlap,

@@ -44,6 +44,7 @@ class EncoderSettings:
     """One encoder as a job asks for it. `batch_size` None: found by the encoder itself; `dim` None: the model's own.
 
     `max_tokens`, `prompt` and `on_too_long` matter to texts only. `threads` is for the model's arithmetic.
+    `plans_for_gpu`: nothing is computed here, but on machines that have a GPU.
     """
 
     side: Side
@@ -59,6 +60,7 @@ class EncoderSettings:
     max_tokens: int | None = None
     prompt: str = ""
     on_too_long: OnTooLong = "truncate"
+    plans_for_gpu: bool = False
 
 
 @dataclass(frozen=True, slots=True)

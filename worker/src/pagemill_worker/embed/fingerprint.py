@@ -65,6 +65,8 @@ def wants_gpu(settings: EncoderSettings) -> bool:
     """Whether the model computes on a GPU. Raises: EngineUnavailableError, InvalidSpecError."""
     if settings.device not in ("auto", "cpu", "gpu"):
         raise InvalidSpecError(f"device: {settings.device} is unknown", advice="say auto, cpu or gpu")
+    if settings.plans_for_gpu and settings.device != "cpu":
+        return True
     if settings.device == "gpu" and not is_visible():
         raise EngineUnavailableError("device: there is no GPU on this machine", advice="say `device: auto`")
     return settings.device != "cpu" and is_visible()

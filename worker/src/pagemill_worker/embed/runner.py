@@ -42,8 +42,13 @@ class Encoders:
 
     @property
     def batch_size(self) -> int:
-        """How many items are worth handing over at once."""
-        return max(encoder.facts.batch_size for encoder in (self.visual, self.text) if encoder is not None)
+        """How many items are worth handing over at once.
+
+        As many as the pictures' model takes, since pictures wait in memory and a page's text with them; texts alone
+        come by the hundred, so that those of like length are encoded together.
+        """
+        encoder = self.text if self.visual is None else self.visual
+        return 1 if encoder is None else encoder.facts.batch_size
 
     def close(self) -> None:
         for encoder in (self.visual, self.text):

@@ -23,6 +23,9 @@ from pagemill_worker.ocr.guard import page_boundary
 
 Window = list[int]
 _SAMPLES = ("a", "A page of text.", "12,5 % of 1,000 and more", "two cups of coffee on a wooden table")
+# What a caller should hand over at once, in batches of the model: of so many, texts of like length are found. 768 texts
+# of mixed lengths, MiniLM on one core: 56 a second handed over by 16, 125 by 128, 141 by 256.
+_BATCHES_A_CALL = 16
 # A batch holds at most so many tokens, padding included, so that one long text does not make its batch enormous.
 _TOKENS_A_BATCH = {True: 65_536, False: 4_096}
 
@@ -61,7 +64,7 @@ class TorchTextEncoder:
         self._batch = batch_size(settings.batch_size, tower.where, self._encode_blank)
         self.facts = EncoderFacts(
             dim=check_dim(settings.dim, own_dim, tower.name),
-            batch_size=self._batch.size,
+            batch_size=self._batch.size * _BATCHES_A_CALL,
             device=str(tower.where.device),
             precision=tower.where.precision,
             max_tokens=tower.max_tokens,

@@ -15,7 +15,7 @@ from pagemill_core.errors import InvalidSpecError
 from pagemill_core.work.conditional import Writer
 from pagemill_core.work.records import PlanPointer
 from pagemill_worker.embed.classify.settings import ClassifierSettings
-from pagemill_worker.embed.classify_job import classifier_fingerprint, classifier_settings, to_json
+from pagemill_worker.embed.classify_job import Place, classifier_fingerprint, classifier_settings, to_json
 from pagemill_worker.embed.encoder import EncoderSettings
 from pagemill_worker.embed.fetching import ensure_model
 from pagemill_worker.embed.fingerprint import fingerprint
@@ -51,15 +51,18 @@ class EmbeddingJobKind:
         """The settings of the job's encoders by side."""
         cache = ModelsSettings().dir
         given = {"visual": visual_settings(self.job, cache), "text": text_settings(self.job, cache)}
-        return {side: settings for side, settings in given.items() if settings is not None}
+        for_gpu = self.environment.plans_for_gpu
+        return {side: replace(found, plans_for_gpu=for_gpu) for side, found in given.items() if found is not None}
 
     @cached_property
     def classifier(self) -> ClassifierSettings | None:
         """The settings of the job's page classifier, None when it has none."""
-        given, cache = self.job.spec.classify, ModelsSettings().dir
+        given, here = self.job.spec.classify, self.environment
         if given is None:
             return None
-        return classifier_settings(given, cache, self.environment.open_root, self.environment.absolute)
+        return classifier_settings(
+            given, Place(ModelsSettings().dir, here.open_root, here.absolute, here.plans_for_gpu)
+        )
 
     @property
     def limits(self) -> ImageLimits:

@@ -29,7 +29,7 @@ PARQUET, TAR = ".parquet", ".tar"
 PACKED = (".tar.gz", ".tgz", ".tar.zst", ".tar.bz2", ".tar.xz")
 # A tar is walked from header to header, each a wait for the store; eight at once hide most of it.
 TARS_AT_ONCE = 8
-MAX_AHEAD_BYTES = 4 << 30  # of a tar whose rows are held until their turn comes; shards are a gigabyte at most
+ROWS_AHEAD = 20_000  # of a tar, held until its turn comes: some 20 MB; shards have 10,000 rows as a rule
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ class DatasetSource:
                 packed.append(entry.name)
                 continue
             shard = shards.setdefault(stem, _Shard(root, stem, self.open_store))
-            shard.suffixes[dot + suffix] = entry.size_bytes
+            shard.suffixes.append(dot + suffix)
         if packed:
             self.warnings.append(
                 f"{len(packed):,} tars are compressed as a whole and were passed over; unpack them (first: {packed[0]})"
@@ -84,34 +84,36 @@ class DatasetSource:
 
 @dataclass(slots=True)
 class _Shard:
-    """The files of one name. `suffixes` maps them to their sizes; `columns` fills while `rows` are read."""
+    """The files of one name, with their `suffixes`. `columns` fills while `rows` are read."""
 
     root: str
     stem: str
     open_store: StoreOpener
-    suffixes: dict[str, int] = field(default_factory=dict)
+    suffixes: list[str] = field(default_factory=list)
     columns: dict[str, str] = field(default_factory=dict)
-    held: list[Row] | None = None
+    _begun: Iterator[Row] | None = None
 
     @property
     def is_worth_reading_ahead(self) -> bool:
-        sizes = [size for suffix, size in self.suffixes.items() if suffix.lower() == TAR]
-        return bool(sizes) and sum(sizes) <= MAX_AHEAD_BYTES
+        return any(suffix.lower() == TAR for suffix in self.suffixes)
 
     @property
     def rows(self) -> Iterator[Row]:
+        """All rows; to be read once."""
+        return self._all_rows() if self._begun is None else self._begun
+
+    def read_ahead(self) -> None:
+        """Read the first rows now; the rest is read when they are."""
+        rest = self._all_rows()
+        self._begun = chain(list(islice(rest, ROWS_AHEAD)), rest)
+
+    def _all_rows(self) -> Iterator[Row]:
         """The rows of `stem.parquet`, `stem.tar`, or both together: then the tar holds what the table tells of."""
-        if self.held is not None:
-            return iter(self.held)
         tables = [suffix for suffix in self.suffixes if suffix.lower() == PARQUET]
         tars = [suffix for suffix in self.suffixes if suffix.lower() == TAR]
         if len(tables) == 1 and len(tars) == 1:
             return self._read(tars[0], f"{self.root}{self.stem}{tables[0]}")
         return chain.from_iterable(self._read(suffix, "") for suffix in self.suffixes)
-
-    def hold(self) -> None:
-        """Read all rows now."""
-        self.held = list(self.rows)
 
     def _read(self, suffix: str, table_uri: str) -> Iterator[Row]:
         uri = f"{self.root}{self.stem}{suffix}"
@@ -151,7 +153,7 @@ def _read_ahead(shards: Iterator[_Shard], threads: Executor) -> Iterator[_Shard]
     try:
         while True:
             for shard in islice(shards, TARS_AT_ONCE - len(waiting)):
-                waiting.append((shard, threads.submit(shard.hold) if shard.is_worth_reading_ahead else None))
+                waiting.append((shard, threads.submit(shard.read_ahead) if shard.is_worth_reading_ahead else None))
             if not waiting:
                 return
             shard, read = waiting.popleft()

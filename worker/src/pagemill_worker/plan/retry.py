@@ -90,13 +90,15 @@ def _committed(writer: Writer, run: str, *, only_failed: bool) -> Iterator[tuple
 
 def _items(writer: Writer, pointer: PlanPointer, done: set[str]) -> Iterator[PlannedItem]:
     for result in committed_rows(writer, pointer.run, only_failed=True):
-        if not _is_incurable(result) and result.item.id not in done:
+        if not is_incurable(result) and result.item.id not in done:
             yield _again(result.item)
 
 
-def _is_incurable(result: ItemResult) -> bool:
+def is_incurable(result: ItemResult) -> bool:
+    """Whether doing a failed item again cannot help, whatever became of its file."""
     kind = result.failure.error_class if result.failure else ""
-    # A file of a data set whose rows nobody knows is no picture; a partition of tensors, which has an input, may be mended.
+    # A file of a data set whose rows nobody knows is no picture; a partition of tensors, which has an input, may be
+    # mended.
     return kind in INCURABLE or (kind == "PartUnreadable" and not result.item.input)
 
 

@@ -70,13 +70,9 @@ class SpecContext:
 def from_spec(job: OcrJob, context: SpecContext) -> PlanRequest:
     """The planner's request for an OcrJob.
 
-    Raises: InvalidSpecError when results would be read as pages later, or for stages, which nothing runs yet.
+    Raises: InvalidSpecError when results would be read as pages later.
     """
     spec = job.spec
-    if spec.effective_stages:
-        raise InvalidSpecError(
-            "spec.stages: this release runs its own stages only, and sizes them itself", advice="remove spec.stages"
-        )
     seconds = seconds_per_item(spec.effective_engine.effective_name)
     return PlanRequest(
         source=_source(spec, context),

@@ -14,11 +14,13 @@ import numpy as np
 
 from pagemill_core.errors import BookEmpty, ItemError
 from pagemill_worker.embed.encoder import EncoderSettings
+from pagemill_worker.embed.infer.setup import RUNNER as INFERENCE_RUNNER
 from pagemill_worker.embed.rows import pack
 from pagemill_worker.embed.setup import RUNNER
 from pagemill_worker.fetch.local import LocalFetcher
 from pagemill_worker.items import ItemFailure, ItemResult, PlannedItem
 from pagemill_worker.testing.instant import MAX_BYTES, read_file
+from pagemill_worker.testing.instant_inference import infer_rows
 from pagemill_worker.work.pool import Answer, PoolSettings
 
 DIMS: Mapping[str, int] = {"visual": 6, "text": 4}
@@ -27,12 +29,20 @@ BAD_PAGE = b"bad"
 
 def instant_fingerprint(settings: EncoderSettings) -> dict[str, Any]:
     """What decides the rows of an instant encoder."""
-    return {"encoder": "instant", "side": settings.side, "precision": "float32"}
+    return {
+        "model": settings.model.name,
+        "side": settings.side,
+        "normalize": settings.normalize,
+        "precision": "float32",
+    }
 
 
 def reader_of(settings: PoolSettings) -> Callable[[PlannedItem], Answer]:
     """What an instant pool does with an item of the kind of job that `settings` are for."""
-    if settings.setup.get("runner") != RUNNER:
+    runner = settings.setup.get("runner")
+    if runner == INFERENCE_RUNNER:
+        return infer_rows
+    if runner != RUNNER:
         return read_file
     return encode_book if settings.setup["settings"]["is_books"] else encode_file
 

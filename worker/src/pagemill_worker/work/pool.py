@@ -42,7 +42,8 @@ class PoolSettings:
     or the environment. `depth` is how many items a child holds at once. `memory_bytes` is each child's limit, None
     for no watch; an item tried again alone may use what the other children leave of theirs. `max_deaths`: an item in
     flight at more deaths than this is given up on. `recycle_after_items`: a child is replaced after that many, because
-    engines leak.
+    engines leak. `slot_environments` are variables for each of the processes besides: which GPU it sees. `stages` are
+    the stages of the job that its items' seconds may name.
     """
 
     setup: Mapping[str, Any]
@@ -54,6 +55,13 @@ class PoolSettings:
     max_deaths: int = 2
     recycle_after_items: int = 0
     stderr: IO[bytes] | None = None
+    slot_environments: tuple[Mapping[str, str], ...] = ()
+    stages: tuple[str, ...] = ()
+
+    def environment_of(self, slot: int) -> dict[str, str]:
+        """What the process in `slot` is started with."""
+        slots = self.slot_environments
+        return {**self.environment, **(slots[slot % len(slots)] if slots else {})}
 
 
 @dataclass(slots=True)
@@ -67,6 +75,7 @@ class _Task:
 @dataclass(slots=True)
 class _Child:
     process: subprocess.Popen[bytes]
+    slot: int = 0
     decoder: frames.Decoder = field(default_factory=frames.Decoder)
     ready: bool = False
     tasks: dict[int, _Task] = field(default_factory=dict)
@@ -198,15 +207,17 @@ class Pool:
     # -- children ---------------------------------------------------------------------------------------------------
 
     def _spawn(self) -> None:
+        taken = {child.slot for child in self._children}
+        slot = next(number for number in range(len(taken) + 1) if number not in taken)
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "pagemill_worker.work.child"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._settings.stderr,
-            env=dict(self._settings.environment),
+            env=self._settings.environment_of(slot),
             start_new_session=True,  # so that a kill takes what the engine itself may have started
         )
-        child = _Child(process)
+        child = _Child(process, slot)
         self._children.append(child)
         self._selector.register(child.stdout, selectors.EVENT_READ, child)
         self._write(child, self._settings.setup)
