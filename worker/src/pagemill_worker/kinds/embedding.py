@@ -35,7 +35,9 @@ from pagemill_worker.work.child_environment import split
 from pagemill_worker.work.pool import PoolSettings
 from pagemill_worker.work.step import WorkOptions, memory_per_process
 
-CHILD_ITEMS = 64  # in a child's hands: some batches at work, ready and being read; the encoder's own batch is smaller
+# In a child's hands: some batches at work, ready and being read. Texts go into the model by length, 256 at once.
+CHILD_PICTURES = 64
+CHILD_TEXTS = 768
 CHILD_BOOKS = 2
 
 
@@ -105,12 +107,18 @@ class EmbeddingJobKind:
             setup={**setup_message(self._setup(options.planned)), "environment": given.by_pipe},
             processes=options.processes,
             environment={**given.plain, **engine_environment(OcrSettings())},
-            depth=CHILD_BOOKS if self.job.spec.items_are_books else CHILD_ITEMS,
+            depth=self._items_ahead,
             item_timeout_s=retries.effective_item_timeout_seconds,
             memory_bytes=options.memory_bytes or memory_per_process(options.processes),
             max_deaths=retries.effective_per_item,
             stderr=options.stderr,
         )
+
+    @property
+    def _items_ahead(self) -> int:
+        if self.job.spec.items_are_books:
+            return CHILD_BOOKS
+        return CHILD_TEXTS if self.job.spec.visual is None else CHILD_PICTURES
 
     def committed(self, writer: Writer, pointer: PlanPointer, workers: int) -> EmbeddingKind:
         return embedding_kind(replace(self.environment, job=self.job), writer, pointer, workers)
