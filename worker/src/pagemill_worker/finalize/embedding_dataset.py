@@ -21,6 +21,7 @@ from pagemill_worker.embed.rows import unpack
 from pagemill_worker.fetch.fetched import shown_uri
 from pagemill_worker.finalize.embedding_vectors import SideFacts, VectorColumn, vector_field
 from pagemill_worker.finalize.label_columns import label_fields, label_values
+from pagemill_worker.finalize.part_file import GROUP_BYTES
 from pagemill_worker.views.vectors import check_rows
 
 META_PREFIX = "meta_"
@@ -30,7 +31,7 @@ NEEDED = (
     "error_class", "error_message", "payload", "data",
 )  # fmt: skip
 _META_TYPES: Mapping[str, pa.DataType] = {
-    "int64": pa.int64(), "double": pa.float64(), "bool": pa.bool_(), "string": pa.string(),
+    "int64": pa.int64(), "uint64": pa.uint64(), "double": pa.float64(), "bool": pa.bool_(), "string": pa.string(),
 }  # fmt: skip
 _HEAD = [
     pa.field("row", pa.int64(), nullable=False),
@@ -90,13 +91,17 @@ class DatasetShape:
 
 
 def dataset_tables(shards: Iterable[pa.Table], shape: DatasetShape) -> Iterator[pa.Table]:
-    """The dataset's rows of committed shards, one table a shard; `shards` have the columns NEEDED of `shard_data`.
+    """The dataset's rows of committed shards, a table or more a shard; `shards` have the columns NEEDED of `shard_data`.
 
     Raises: IntegrityError for a success whose vectors are missing, of another shape, all zero, not finite, or not of
     length 1 where they should be.
     """
     for shard in shards:
-        yield _book_rows(shard, shape) if shape.has_books else _item_rows(shard, shape)
+        if not shape.has_books:
+            yield _item_rows(shard, shape)
+            continue
+        for books in _slices(shard):
+            yield _book_rows(books, shape)
 
 
 def side_facts(payloads: Iterable[str | None], unit_sides: Iterable[str]) -> tuple[SideFacts, ...]:
@@ -212,6 +217,17 @@ def _book_rows(shard: pa.Table, shape: DatasetShape) -> pa.Table:
         stacked = np.concatenate(vectors[name]) if vectors[name] else np.empty((0, side.dim), side.dtype)
         columns[name] = VectorColumn(side).array(stacked, present)
     return _table(columns, shape, len(rows))
+
+
+def _slices(shard: pa.Table) -> Iterator[pa.Table]:
+    """A shard's books, as many at a time as have GROUP_BYTES of rows: a shard of them may be a gigabyte."""
+    sizes = pc.fill_null(pc.binary_length(shard.column("data")), 0).to_pylist()
+    start = held = 0
+    for at, size in enumerate(sizes):
+        held += size
+        if held >= GROUP_BYTES or at == len(sizes) - 1:
+            yield shard.slice(start, at + 1 - start)
+            start, held = at + 1, 0
 
 
 def _book_vectors(
