@@ -15,6 +15,7 @@ from pagemill_core.errors import IntegrityError
 from pagemill_core.storage.memory import MemoryStore
 from pagemill_core.work.commit import crc32
 from pagemill_worker.embed.rows import pack
+from pagemill_worker.finalize import embedding_dataset
 from pagemill_worker.finalize.embedding_dataset import NEEDED, DatasetShape, dataset_tables, side_facts
 from pagemill_worker.finalize.embedding_vectors import SideFacts, list_matrix
 from pagemill_worker.finalize.part_file import write_parquet
@@ -227,3 +228,12 @@ def test_side_facts_are_those_of_the_first_row_that_has_any() -> None:
     found = side_facts(table.column("payload").to_pylist(), ["visual"])
     assert found == (VISUAL, TEXT)
     assert side_facts([None], []) == ()
+
+
+def test_dataset_of_books_too_large_for_memory_at_once_is_cut_between_books(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = write([[make_book(row, 3, book=f"b{row}") for row in range(5)]], BOOKS).to_pylist()
+    monkeypatch.setattr(embedding_dataset, "GROUP_BYTES", 2 * 3 * 6 * 4)
+    shards = tables([[make_book(row, 3, book=f"b{row}") for row in range(5)]])
+    pieces = list(dataset_tables(shards, BOOKS))
+    assert [len(piece) for piece in pieces] == [6, 6, 3]
+    assert [row for piece in pieces for row in piece.to_pylist()] == whole

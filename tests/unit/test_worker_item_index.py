@@ -18,6 +18,7 @@ from pagemill_core.work.conditional import Writer
 from pagemill_core.work.index import read_index
 from pagemill_core.work.layout import RunLayout, run_id
 from pagemill_core.work.records import PlanPointer
+from pagemill_worker import items
 from pagemill_worker.finalize import item_index
 from pagemill_worker.finalize.item_index import Fold, fold_index
 from pagemill_worker.items import ItemFailure, ItemResult, PlannedItem, Status
@@ -111,7 +112,7 @@ def fold_of(writer: Writer, seq: int, run: Run) -> Fold:
         tombstones=len(run.gone),
     )
     results = [result_of(row, outcome) for row, outcome in enumerate(run.outcomes)]
-    return Fold(writer, layout, pointer, lambda: results)
+    return Fold(writer, layout, pointer, lambda: map(items.Outcome.of, results))
 
 
 def rows_of(writer: Writer) -> dict[str, Entry]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from pagemill_core.errors import ItemError
 
@@ -63,3 +63,18 @@ class ItemResult:
     seconds: Mapping[str, float] = field(default_factory=dict)
     version_read: str | None = None
     data: bytes | None = field(default=None, repr=False)
+
+
+class Outcome(NamedTuple):
+    """How an item ended, as far as the item index needs to know; `version` is what was read, else what was planned."""
+
+    id: str
+    version: str | None
+    status: str
+    error_class: str | None
+
+    @classmethod
+    def of(cls, result: ItemResult) -> Outcome:
+        failure = result.failure
+        version = result.version_read or result.item.version
+        return cls(result.item.id, version, result.status, failure.error_class if failure else None)

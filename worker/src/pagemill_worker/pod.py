@@ -34,7 +34,8 @@ from pagemill_core.work.usage import UsageReader
 from pagemill_core.work.waves import read_wave, shards_of_index
 from pagemill_worker.environment import JobEnvironment
 from pagemill_worker.kinds import JobKind, kind_of
-from pagemill_worker.machine import machine, rss_bytes
+from pagemill_worker.kinds.processes import processes_on_machine
+from pagemill_worker.machine import rss_bytes
 from pagemill_worker.metrics import WorkerMetrics
 from pagemill_worker.plan.job import PlanCaller, plan_job
 from pagemill_worker.work.pool import Pool
@@ -172,8 +173,7 @@ class Pod:
         return pointer
 
     def _processes(self) -> int:
-        wanted = self.environment.job.spec.workers.effective_processes_per_pod
-        return wanted if isinstance(wanted, int) else machine().cores
+        return processes_on_machine(self.environment.job, self.process_environment)
 
     def _memory_per_process(self) -> int | None:
         """What one engine process may use: of what the supervisor leaves, nearly all."""

@@ -99,8 +99,7 @@ def _fit(
     columns = design(n)
     if len(sizes) < columns.shape[1]:
         return None
-    # Relative errors: a run of a hundred seconds may be off by ten, one of one second may not.
-    weights = 1 / t
+    weights = _weights(times)
     found = _solve(columns, t, weights)
     values = parameters(found)
     residuals = t - columns @ found
@@ -119,6 +118,14 @@ def _fit(
     )
 
 
+def _weights(times: Times) -> Vector:
+    """Relative errors: a run of a hundred seconds may be off by ten, one of one second may not.
+
+    By the mean of a size, not by each run's own time, or fast runs would count for more than slow ones.
+    """
+    return np.array([1 / (sum(times[size]) / len(times[size])) for size in sorted(times) for _ in times[size]])
+
+
 def _solve(columns: NDArray[np.float64], t: Vector, weights: Vector) -> Vector:
     found, *_ = np.linalg.lstsq(columns * weights[:, None], t * weights, rcond=None)
     return np.asarray(found, np.float64)
@@ -132,13 +139,13 @@ def _bootstrap(
 ) -> dict[str, tuple[float, float]]:
     """Percentiles over fits to repetitions drawn anew within each world size; the same for the same seed."""
     rng = np.random.default_rng(seed)
-    sizes = sorted(times)
+    sizes, weights = sorted(times), _weights(times)
     n = np.array([size for size in sizes for _ in times[size]], np.float64)
     columns = design(n)
     drawn: dict[str, list[float]] = {}
     for _ in range(RESAMPLES):
         t = np.concatenate([rng.choice(np.asarray(times[size]), len(times[size])) for size in sizes])
-        for name, value in parameters(_solve(columns, t, 1 / t)).items():
+        for name, value in parameters(_solve(columns, t, weights)).items():
             drawn.setdefault(name, []).append(value)
     tails = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
     return {name: (_quantile(values, tails[0]), _quantile(values, tails[1])) for name, values in drawn.items()}

@@ -21,7 +21,7 @@ PLOT = "sweep.png"
 
 
 def write_report(rows: Sequence[Measurement], folder: Path, title: str, *, figure: str = "", plot: bool = True) -> str:
-    """Write all files into `folder`. Returns: the Markdown. Raises: InvalidSpecError; EngineUnavailableError."""
+    """Write all files into `folder`. Returns: the table, Markdown. Raises: InvalidSpecError; EngineUnavailableError."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "results.csv").write_text(to_csv(rows), encoding="utf-8")
     write_parquet(rows, folder / "results.parquet")
@@ -30,10 +30,11 @@ def write_report(rows: Sequence[Measurement], folder: Path, title: str, *, figur
     notes = [f"{row.point}: {row.note}" for row in rows if row.note]
     notes += [f"{row.point}: {row.failed} items failed" for row in rows if row.failed]
     markdown = sweep_markdown(summary, title, notes)
+    shown = ""
     if plot:
         draw(summary, folder / PLOT, title)
-        markdown += f"\n![{title}]({PLOT})\n"
-    (folder / "results.md").write_text(markdown, encoding="utf-8")
+        shown = f"\n![{title}]({PLOT})\n"
+    (folder / "results.md").write_text(markdown + shown, encoding="utf-8")
     return markdown
 
 

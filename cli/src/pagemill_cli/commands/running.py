@@ -27,7 +27,8 @@ from pagemill_core.errors import EXIT_INTERRUPTED, InvalidSpecError, OutputBusyE
 from pagemill_core.storage.open import join_uri
 from pagemill_worker.environment import JobEnvironment
 from pagemill_worker.finalize.run_files import REPORT_KEY, summary_key
-from pagemill_worker.work.step import Listeners, default_processes
+from pagemill_worker.kinds.processes import processes_on_machine
+from pagemill_worker.work.step import Listeners
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +80,8 @@ def _name(environment: JobEnvironment) -> str:
 
 
 def processes_of(job: Job) -> int:
-    wanted = job.spec.workers.effective_processes_per_pod
-    return wanted if isinstance(wanted, int) else default_processes()
+    """Processes for the job on this machine, as its file says. Raises: InvalidSpecError."""
+    return processes_on_machine(job, os.environ)
 
 
 def _run_one(environment: JobEnvironment, request: RunRequest) -> RunResult:

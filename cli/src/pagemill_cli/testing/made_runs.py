@@ -72,7 +72,7 @@ class MadeOutput:
             self.commit(kind, shard, outcomes)
         tracker = Tracker(self.writer, kind.layout, kind.pointer.shards)
         succeed(self.writer, kind.layout, kind.pointer, tracker.poll(), kind)
-        fold_index(Fold(self.writer, kind.layout, kind.pointer, lambda: _rows(kind)), self.attempt())
+        fold_index(Fold(self.writer, kind.layout, kind.pointer, kind.outcomes), self.attempt())
         return self.end(held, "Finished", "Complete")
 
     def end(self, held: Held, state: str, reason: str) -> Held:
@@ -137,16 +137,6 @@ class MadeOutput:
         if publish:
             publish_shard(self.writer, kind.layout, shard, kind.views(marker))
         return marker
-
-
-def _rows(kind: CommittedRun) -> list[ItemResult]:
-    return [row for marker in _markers(kind) for row in kind.results(marker)]
-
-
-def _markers(kind: CommittedRun) -> list[Marker]:
-    keys = sorted(info.key for info in kind.writer.listing(kind.layout.markers_prefix))
-    blobs = [(key, kind.writer.get(key)) for key in keys]
-    return [Marker.from_bytes(blob.data, key) for key, blob in blobs if blob is not None]
 
 
 def _result(item: PlannedItem, outcome: str, now: dt.datetime) -> ItemResult:

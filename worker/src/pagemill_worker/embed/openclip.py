@@ -33,7 +33,7 @@ def load_visual_tower(model: ResolvedModel, recipe: VisualRecipe, where: Place) 
     """The vision tower. Raises: InvalidSpecError, IntegrityError."""
     if recipe.picture is None:
         raise InvalidSpecError(f"{model.name}: how pictures are prepared is not known")
-    clip = _build(read_open_clip(model.path), model)
+    clip = _build(read_open_clip(model.path), model, pictures_only=True)
     module = settle(clip.visual, where)
     return VisualTower(model.name, module, module, recipe.picture, where)
 
@@ -57,12 +57,19 @@ def load_text_tower(model: ResolvedModel, recipe: TextRecipe, where: Place) -> T
     )
 
 
-def _build(config: OpenClipConfig, model: ResolvedModel) -> Any:
+# Stands for a text tower of transformers where only pictures are read: importing that library takes seconds.
+_NO_TEXT = {"context_length": 1, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
+
+
+def _build(config: OpenClipConfig, model: ResolvedModel, *, pictures_only: bool = False) -> Any:
     arguments = deepcopy(dict(config.model))
     if "multimodal_cfg" in arguments:
         raise InvalidSpecError(f"{model.name}: CoCa models are not offered", advice="name a CLIP or SigLIP model")
     is_custom = arguments.pop("custom_text", False) or config.has_transformers_text
-    if config.has_transformers_text:
+    skips_text = pictures_only and config.has_transformers_text
+    if skips_text:
+        arguments["text_cfg"] = dict(_NO_TEXT)
+    elif config.has_transformers_text:
         # The folder itself, wherever it lies: a name would be asked of a hub.
         folder = str(model.folder)
         arguments["text_cfg"] |= {"hf_model_name": folder, "hf_tokenizer_name": folder, "hf_model_pretrained": False}
@@ -70,11 +77,11 @@ def _build(config: OpenClipConfig, model: ResolvedModel) -> Any:
         demo_conse.register()
         arguments["vision_cfg"]["timm_model_pretrained"] = False
     clip = (CustomTextCLIP if is_custom else CLIP)(**arguments)
-    _fill(clip, config.weights, model)
+    _fill(clip, config.weights, model, "text." if skips_text else None)
     return clip.eval()
 
 
-def _fill(clip: torch.nn.Module, weights: Path, model: ResolvedModel) -> None:
+def _fill(clip: torch.nn.Module, weights: Path, model: ResolvedModel, skipped: str | None) -> None:
     try:
         keys = load_checkpoint(clip, str(weights), strict=False, weights_only=model.trust != "pickle")
     except pickle.UnpicklingError as error:
@@ -88,8 +95,11 @@ def _fill(clip: torch.nn.Module, weights: Path, model: ResolvedModel) -> None:
             advice="fetch config and weights of one revision",
         ) from error
     # The scale and bias of the training's loss decide no row.
-    kept = [key for key in keys.missing_keys if key not in ("logit_scale", "logit_bias")]
-    check_keys(model.name, kept, list(keys.unexpected_keys))
+    missing, unexpected = (
+        [key for key in found if key not in ("logit_scale", "logit_bias") and not (skipped and key.startswith(skipped))]
+        for found in (keys.missing_keys, keys.unexpected_keys)
+    )
+    check_keys(model.name, missing, unexpected)
 
 
 def _tokenizer(config: OpenClipConfig, model: ResolvedModel, max_tokens: int) -> Any:

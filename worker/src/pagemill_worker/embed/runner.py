@@ -18,6 +18,7 @@ from pagemill_core.storage.s3_settings import S3Settings
 from pagemill_worker.embed.classify.classifier import load_classifier
 from pagemill_worker.embed.classify_job import from_json
 from pagemill_worker.embed.encoder import EncodedText, TextEncoder, VisualEncoder
+from pagemill_worker.embed.gpu_share import take_gpu_share
 from pagemill_worker.embed.label_runner import LabelRunner
 from pagemill_worker.embed.load import load_text, load_visual
 from pagemill_worker.embed.rows import pack
@@ -27,7 +28,9 @@ from pagemill_worker.fetch.fetched import Fetcher, shown_uri
 from pagemill_worker.fetch.items import fetch_input, fetch_picture
 from pagemill_worker.images.limits import ImageLimits
 from pagemill_worker.images.load import load_page
+from pagemill_worker.images.page import PageImage
 from pagemill_worker.items import ItemFailure, PlannedItem
+from pagemill_worker.stages.setup import load_chains
 from pagemill_worker.work.runner import Prepared, Processed, Runner
 
 MAX_TEXT_BYTES = 64 << 20  # arbitrary; a text of a table's cell, of which an encoder reads some kilobytes
@@ -50,6 +53,11 @@ class Encoders:
         encoder = self.text if self.visual is None else self.visual
         return 1 if encoder is None else encoder.facts.batch_size
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a model computes on a GPU."""
+        return any(encoder.facts.device.startswith("cuda") for encoder in (self.visual, self.text) if encoder is not None)
+
     def close(self) -> None:
         for encoder in (self.visual, self.text):
             if encoder is not None:
@@ -59,6 +67,8 @@ class Encoders:
 def make_runner(settings: Mapping[str, Any]) -> Runner:
     """Load the models that a set-up message names."""
     setup = EmbedSetup.model_validate(settings)
+    if setup.gpu_share is not None:
+        take_gpu_share(setup.gpu_share)
     visual, text = setup.encoders
     classifier = load_classifier(from_json(setup.classify)) if setup.classify is not None else None
     if classifier is not None and visual is None and text is None:
@@ -69,7 +79,11 @@ def make_runner(settings: Mapping[str, Any]) -> Runner:
     if setup.is_books:
         from pagemill_worker.embed.book_runner import BookRunner  # it builds on this module
 
-        return BookRunner(setup, encoders, classifier)
+        return BookRunner(setup, encoders, classifier, load_chains(setup.stages))
+    if setup.stages:
+        from pagemill_worker.embed.staged_runner import StagedRowRunner  # it builds on this module
+
+        return StagedRowRunner(setup, encoders, load_chains(setup.stages))
     return RowRunner(setup, encoders)
 
 
@@ -86,10 +100,13 @@ class RowRunner:
     """Encodes items of one picture, one text, or both."""
 
     threads = 1
-    prepare_threads = 1
 
     def __init__(self, setup: EmbedSetup, encoders: Encoders) -> None:
         self.batch_size = encoders.batch_size
+        self.prepare_threads = setup.prepare_threads or 1
+        # Beside a model on a GPU the cores have nothing else to do; with one on the CPU each thread takes from it.
+        is_measured = setup.prepare_threads is None and encoders.on_gpu
+        self.most_prepare_threads = setup.cores if is_measured else self.prepare_threads
         self._encoders = encoders
         self._limits = ImageLimits(**setup.limits)
         self._fetcher: Fetcher = source_fetcher(S3Settings.model_validate(setup.s3), setup.allowed_hosts)
@@ -117,7 +134,7 @@ class RowRunner:
     def close(self) -> None:
         self._encoders.close()
 
-    def _text_of(self, item: PlannedItem) -> str:
+    def text_of(self, item: PlannedItem) -> str:
         text = item.input.get("text")
         if isinstance(text, str):
             return text

@@ -15,12 +15,17 @@ from pagemill_core.storage.s3_settings import S3Settings
 from pagemill_worker.embed.encoder import EncoderSettings, ModelSettings
 from pagemill_worker.environment import reveal
 from pagemill_worker.images.limits import ImageLimits
+from pagemill_worker.stages.setup import ChainSetup
 
 RUNNER = "pagemill_worker.embed.runner:make_runner"
 
 
 class EmbedSetup(BaseModel):
-    """What a child is told; holds secrets, so it travels through a pipe only."""
+    """What a child is told; holds secrets, so it travels through a pipe only.
+
+    `prepare_threads` None: as many as the model's speed asks for. `gpu_share` is what of its GPU's memory it may
+    take, `cores` those of the machine for each process.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -33,6 +38,10 @@ class EmbedSetup(BaseModel):
     limits: dict[str, int]
     s3: dict[str, Any] = Field(repr=False)
     allowed_hosts: tuple[str, ...] = ()
+    stages: ChainSetup = ChainSetup()
+    prepare_threads: int | None = None
+    gpu_share: float | None = None
+    cores: int = 1
 
     @classmethod
     def of(

@@ -21,7 +21,7 @@ from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.publish import View
 from pagemill_core.work.records import Marker, OutputRef, PlanPointer, Totals
 from pagemill_core.work.rollup import segment_markers
-from pagemill_worker.items import ItemFailure, ItemResult, PlannedItem
+from pagemill_worker.items import ItemFailure, ItemResult, Outcome, PlannedItem
 from pagemill_worker.work import shard_data
 from pagemill_worker.work.partials import verified_partials
 
@@ -64,10 +64,14 @@ class CommittedRun(ABC):
         for segment in range(-(-self.pointer.shards // keys.SEGMENT_SHARDS)):
             yield from segment_markers(self.writer, self.layout, segment)
 
-    def outcomes(self) -> Iterator[ItemResult]:
-        """Every committed row in row order, as the item index needs it: how it ended and what was read."""
+    def all_results(self) -> Iterator[ItemResult]:
+        """Every committed row in row order, one shard in memory at a time."""
         for marker in self.markers():
             yield from self.results(marker)
+
+    def outcomes(self) -> Iterator[Outcome]:
+        """How every item ended, in row order."""
+        return map(Outcome.of, self.all_results())
 
     def views(self, marker: Marker) -> Iterator[View]:
         return self.views_of(self.results(marker))

@@ -6,6 +6,7 @@ Layer: `worker.finalize`. What every kind shares stands in `committed`; what is 
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,17 +16,18 @@ import pyarrow as pa
 
 from pagemill_core.api.v1alpha1 import EmbeddingJob
 from pagemill_core.errors import IntegrityError
+from pagemill_core.storage.store import ObjectStore
 from pagemill_core.work import layout as keys
 from pagemill_core.work.commit import read_output
 from pagemill_core.work.publish import View
 from pagemill_core.work.records import Marker, OutputRef, PlanPointer, Totals
 from pagemill_worker.finalize.committed import CommittedRun
-from pagemill_worker.finalize.dataset_parts import column_tables, dataset_parts
+from pagemill_worker.finalize.dataset_parts import DatasetPart, column_tables, dataset_parts
 from pagemill_worker.finalize.embedding_dataset import NEEDED, DatasetShape, dataset_tables, side_facts
 from pagemill_worker.finalize.embedding_table import FAILURES_KEY, METADATA_KEY, TABLE_KEY, parse_metadata
 from pagemill_worker.finalize.embedding_vectors import SideFacts
 from pagemill_worker.finalize.part_file import write_parquet
-from pagemill_worker.items import ItemFailure, ItemResult, PlannedItem
+from pagemill_worker.items import ItemResult, Outcome
 from pagemill_worker.views.book_labels import label_views
 from pagemill_worker.views.book_record import book_views
 from pagemill_worker.work import shard_data
@@ -92,22 +94,12 @@ class EmbeddingKind(CommittedRun):
             raise IntegrityError(f"{output.key} has {len(table)} rows, its marker says {marker.items.planned}")
         return table
 
-    def outcomes(self) -> Iterator[ItemResult]:
-        """How every item ended, from the dataset, which holds the same without a look at the vectors."""
+    def outcomes(self) -> Iterator[Outcome]:
+        """From the dataset, which says the same without a look at the vectors."""
         parts = [part for part in dataset_parts(self.writer, up_to=self.layout.seq) if part.seq == self.layout.seq]
-        identity = "book" if self.has_books else "id"
-        last: ItemResult | None = None
-        for part in parts:
-            for table in column_tables(self.store, part, ["row", identity, "status", "error_class", "version"]):
-                for result in _outcomes(table, identity):
-                    # The pages of a book share its row; one page that succeeded makes a book that did.
-                    if last is not None and last.item.row != result.item.row:
-                        yield last
-                        last = result
-                    elif last is None or last.status != "succeeded":
-                        last = result
-        if last is not None:
-            yield last
+        name = "book" if self.has_books else "id"
+        outcomes = (outcome for part in parts for outcome in _outcomes(self.store, part, name))
+        return _of_books(outcomes) if self.has_books else outcomes
 
     def views(self, marker: Marker) -> Iterator[View]:
         return self.views_of(self.results(marker)) if self.has_books else iter(())
@@ -140,8 +132,14 @@ class EmbeddingKind(CommittedRun):
         return side_facts(self.table(marker, ["payload"]).column("payload").to_pylist(), self.unit_sides)
 
 
-def _outcomes(table: pa.Table, identity: str) -> Iterator[ItemResult]:
-    columns = [table.column(name).to_pylist() for name in ("row", identity, "status", "error_class", "version")]
-    for row, item_id, status, error_class, version in zip(*columns, strict=True):
-        failure = ItemFailure(error_class, "") if error_class else None
-        yield ItemResult(PlannedItem(row, item_id, "", version=version), status, None, failure)
+def _outcomes(store: ObjectStore, part: DatasetPart, name: str) -> Iterator[Outcome]:
+    columns = (name, "version", "status", "error_class")
+    for table in column_tables(store, part, columns):
+        yield from map(Outcome._make, zip(*(table.column(one).to_pylist() for one in columns), strict=True))
+
+
+def _of_books(pages: Iterator[Outcome]) -> Iterator[Outcome]:
+    """One outcome a book, from those of its pages, which follow one another; one success makes the book a success."""
+    for _, of_book in itertools.groupby(pages, key=lambda page: page.id):
+        found = list(of_book)
+        yield next((page for page in found if page.status == "succeeded"), found[0])

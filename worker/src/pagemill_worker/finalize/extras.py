@@ -55,7 +55,7 @@ class Extras:
         with tempfile.TemporaryDirectory(prefix="pagemill-") as folder:
             path = Path(folder) / "summary.json"
             with path.open("wb") as out:
-                write_summary(out, info, (SummaryItem.of(self._row(result)) for result in self.kind.outcomes()))
+                write_summary(out, info, (SummaryItem.of(self._row(result)) for result in self.kind.all_results()))
             self.kind.store.put_file(summary_key(self.kind.layout.seq), path)
 
     def _write_report(self, info: RunInfo) -> None:
@@ -65,7 +65,7 @@ class Extras:
 
     def _pages(self) -> Iterator[ReportPage]:
         pictures = 0
-        for result in self.kind.outcomes():
+        for result in self.kind.all_results():
             row = self._row(result)
             if row.status != "succeeded" or pictures >= MAX_PAGES:
                 yield ReportPage(row)

@@ -21,7 +21,7 @@ from pagemill_core.work.conditional import Writer
 from pagemill_core.work.index import read_index, show_index
 from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.records import IndexPart, IndexPointer, PlanPointer
-from pagemill_worker.items import ItemResult
+from pagemill_worker.items import Outcome
 from pagemill_worker.plan.digests import identity_digest
 from pagemill_worker.plan.known import ITEM_INDEX_SCHEMA
 from pagemill_worker.plan.planner import TOMBSTONES
@@ -44,12 +44,12 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Fold:
-    """One run to fold: `results` gives its committed rows afresh at each call."""
+    """One run to fold: `outcomes` says afresh at each call how its items ended, in row order."""
 
     writer: Writer
     layout: RunLayout
     pointer: PlanPointer
-    results: Callable[[], Iterable[ItemResult]]
+    outcomes: Callable[[], Iterable[Outcome]]
 
 
 def fold_index(fold: Fold, attempt: str) -> bool:
@@ -80,26 +80,26 @@ def _slices(fold: Fold, current: IndexPointer | None) -> Iterator[list[Row]]:
         for identity in _tombstones(fold):
             if low <= identity[0] < high and identity in rows:
                 rows[identity] = rows[identity]._replace(status="tombstone", failed_runs=0)
-        for result in fold.results():
-            identity = identity_digest(result.item.id)
+        for outcome in fold.outcomes():
+            identity = identity_digest(outcome.id)
             if low <= identity[0] < high:
-                _fold_result(rows, identity, result, fold.pointer.fingerprint)
+                _fold_outcome(rows, identity, outcome, fold.pointer.fingerprint)
         yield [rows[identity] for identity in sorted(rows)]
 
 
-def _fold_result(rows: dict[bytes, Row], identity: bytes, result: ItemResult, fingerprint: str) -> None:
-    old = rows.get(identity)
-    version = result.version_read or result.item.version
-    if result.status == "skipped" or (result.failure is not None and result.failure.error_class == "DuplicateId"):
+def _fold_outcome(rows: dict[bytes, Row], identity: bytes, outcome: Outcome, fingerprint: str) -> None:
+    item_id, version, status, error_class = outcome
+    if status == "skipped" or error_class == "DuplicateId":
         return
+    old = rows.get(identity)
     if old is not None and old.fingerprint != fingerprint:
         old = None
     differs = old is not None and None not in (version, old.version) and version != old.version
-    if result.status == "failed" and old is not None and old.status == "succeeded" and not differs:
+    if status == "failed" and old is not None and old.status == "succeeded" and not differs:
         return
     failed_before = old.failed_runs if old is not None and version is not None and old.version == version else 0
-    failed_runs = failed_before + 1 if result.status == "failed" else 0
-    rows[identity] = Row(identity, result.item.id, version, fingerprint, result.status, failed_runs)
+    failed_runs = failed_before + 1 if status == "failed" else 0
+    rows[identity] = Row(identity, item_id, version, fingerprint, status, failed_runs)
 
 
 def _current_rows(writer: Writer, current: IndexPointer | None) -> Iterator[Row]:

@@ -33,7 +33,7 @@ class OwnStage(BaseModel):
     name: str
     use: str
     options: dict[str, str]
-    batch_size: int | None
+    batch_size: int
     attempts: int
     is_behind: bool
 
@@ -52,7 +52,7 @@ class ChainSetup(BaseModel):
     @property
     def items_at_once(self) -> int:
         """How many items a process should have in hand so that batches can fill: two of the largest."""
-        return 2 * max((stage.batch_size or 1 for stage in self.stages), default=1)
+        return 2 * max((stage.batch_size for stage in self.stages), default=1)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -69,7 +69,7 @@ def chain_setup(pipeline: Pipeline, stages: Sequence[StageSpec]) -> ChainSetup:
     made = {stage.name: make_stage(stage.use or "", stage.options or {}, settings) for stage in arranged.all}
     check_types(pipeline, arranged, {name: (type(stage).takes, type(stage).gives) for name, stage in made.items()})
     return ChainSetup(
-        stages=tuple(_told(stage, is_behind=stage in arranged.behind) for stage in arranged.all),
+        stages=tuple(_told(stage, made[stage.name], is_behind=stage in arranged.behind) for stage in arranged.all),
         packages=settings.packages,
     )
 
@@ -100,7 +100,7 @@ def load_chains(setup: ChainSetup) -> Chains:
         one = LoadedStage(
             name=given.name,
             stage=stage,
-            batch_size=given.batch_size or max(1, stage.batch_size),
+            batch_size=given.batch_size,
             attempts=given.attempts,
             keeps_one=given.is_behind,
         )
@@ -134,13 +134,13 @@ def once_on_node(given: OwnStage, stage: Stage) -> None:
         file.write(b"done")
 
 
-def _told(stage: StageSpec, *, is_behind: bool) -> OwnStage:
+def _told(stage: StageSpec, made: Stage, *, is_behind: bool) -> OwnStage:
     batch = stage.effective_batch_size
     return OwnStage(
         name=stage.name,
         use=stage.use or "",
         options=dict(stage.options or {}),
-        batch_size=batch if isinstance(batch, int) else None,
+        batch_size=batch if isinstance(batch, int) else max(1, made.batch_size),
         attempts=stage.effective_attempts,
         is_behind=is_behind,
     )
