@@ -6,46 +6,23 @@ import datetime as dt
 import email.utils
 import gzip
 import http.server
-import socket
 import threading
 import time
 import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 import pytest
 
-from pagemill_core.clock import Clock, SystemClock
+from pagemill_core.clock import SystemClock
 from pagemill_core.errors import FetchFailed, ImageMissing, ImageTooLarge, SourceChanged
 from pagemill_core.testing.fake_clock import FakeClock
 from pagemill_core.testing.web_server import Answer, answer, in_turn, raw, serving
-from pagemill_worker.fetch.addresses import AddressPolicy
 from pagemill_worker.fetch.fetched import Span
-from pagemill_worker.fetch.http import HttpFetcher, HttpPolicy
+from pagemill_worker.fetch.http import HttpPolicy
+from pagemill_worker.testing.http_fetching import LOOPBACK, fetching
 
 PICTURE = b"\x89PNG" + bytes(range(256)) * 40
 LIMIT = 1 << 20
-LOOPBACK = AddressPolicy.allowing(["127.0.0.1"])
-
-
-@contextmanager
-def fetching(
-    policy: HttpPolicy | None = None, clock: Clock | None = None, names: dict[str, list[str]] | None = None
-) -> Iterator[HttpFetcher]:
-    def resolve(host: str, port: int) -> list[str]:
-        if names and host in names:
-            return names[host]
-        if not host[-1].isdigit():
-            raise socket.gaierror(socket.EAI_NONAME, "unknown")
-        return [host]
-
-    fetcher = HttpFetcher(
-        policy or HttpPolicy(addresses=LOOPBACK), clock or FakeClock(), resolve=resolve, jitter=lambda: 0.5
-    )
-    try:
-        yield fetcher
-    finally:
-        fetcher.close()
 
 
 def test_fetch_plain_answer_gives_bytes_and_etag() -> None:

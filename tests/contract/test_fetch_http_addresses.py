@@ -6,8 +6,6 @@ import base64
 import datetime as dt
 import socket
 import ssl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,46 +14,15 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from pagemill_core.clock import Clock
 from pagemill_core.errors import FetchFailed, ForbiddenAddress
 from pagemill_core.testing.fake_clock import FakeClock
 from pagemill_core.testing.web_server import answer, serving
 from pagemill_worker.fetch.addresses import AddressPolicy
 from pagemill_worker.fetch.http import HttpFetcher, HttpPolicy
+from pagemill_worker.testing.http_fetching import LOOPBACK, fetching
 
 PICTURE = b"\x89PNG" + bytes(range(256)) * 40
 LIMIT = 1 << 20
-LOOPBACK = AddressPolicy.allowing(["127.0.0.1"])
-
-
-@contextmanager
-def fetching(
-    policy: HttpPolicy | None = None, clock: Clock | None = None, names: dict[str, list[str]] | None = None
-) -> Iterator[HttpFetcher]:
-    def resolve(host: str, port: int) -> list[str]:
-        if names and host in names:
-            return names[host]
-        if not host[-1].isdigit():
-            raise socket.gaierror(socket.EAI_NONAME, "unknown")
-        return [host]
-
-    fetcher = HttpFetcher(
-        policy or HttpPolicy(addresses=LOOPBACK), clock or FakeClock(), resolve=resolve, jitter=lambda: 0.5
-    )
-    try:
-        yield fetcher
-    finally:
-        fetcher.close()
-
-
-@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
-def test_fetch_redirect_is_followed_to_relative_and_absolute_places(status: int) -> None:
-    routes = {"/old": answer(status, Location="/new/p.png?sig=s3cr3t"), "/new/p.png": answer(200, PICTURE)}
-    with serving(routes) as (port, seen), fetching() as fetcher:
-        fetched = fetcher.fetch(f"http://127.0.0.1:{port}/old", max_bytes=LIMIT)
-    assert fetched.data == PICTURE
-    assert fetched.final_uri == f"http://127.0.0.1:{port}/new/p.png"
-    assert seen.paths == ["/old", "/new/p.png?sig=s3cr3t"]
 
 
 def test_fetch_redirect_circle_ends_after_five() -> None:
