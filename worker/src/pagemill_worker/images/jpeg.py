@@ -7,7 +7,6 @@ give the same pixels.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -26,7 +25,6 @@ _SOF = frozenset({0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0x
 _SOF_DECODED = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # not lossless, not hierarchical
 _SOS, _EOI, _APP0, _APP1, _APP2 = 0xDA, 0xD9, 0xE0, 0xE1, 0xE2
 _STANDALONE = frozenset({0x01, *range(0xD0, 0xD9)})
-_AFTER_SCAN_DATA = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")  # skips stuffed zeros and restart markers
 _MAX_SCANS = 500  # libjpeg-turbo's own fuzzers stop here; thousands of scans are a way to burn hours
 _SOURCE_MODES = {1: "L", 3: "RGB", 4: "CMYK"}
 
@@ -147,14 +145,28 @@ def _jfif_dpi(body: bytes) -> float | None:
     return single_dpi(across, down)
 
 
+def _end_of_scan(data: bytes, position: int) -> int:
+    """Where the first marker after a scan's data begins. A pattern of `re` takes five times as long to find it.
+
+    Raises: ImageTruncated when there is none.
+    """
+    while (position := data.find(b"\xff", position)) >= 0:
+        after = position + 1
+        while data[after : after + 1] == b"\xff":
+            after += 1
+        if after >= len(data):
+            break
+        if data[after] and not 0xD0 <= data[after] <= 0xD7:  # neither a stuffed zero nor a restart marker
+            return position
+        position = after + 1
+    raise ImageTruncated("the file ends before its picture does")
+
+
 def _check_complete(data: bytes, header: _Header) -> None:
     """Follow the scans to the end marker. Raises: ImageTruncated, ImageUnsupported for absurdly many scans."""
     position, scans = header.scans_start, 1
     while True:
-        found = _AFTER_SCAN_DATA.search(data, position)
-        if found is None:
-            raise ImageTruncated("the file ends before its picture does")
-        for marker, _, end in _segments(data, found.start()):
+        for marker, _, end in _segments(data, _end_of_scan(data, position)):
             if marker == _EOI:
                 return
             if marker == _SOS:
