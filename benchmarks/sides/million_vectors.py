@@ -23,7 +23,7 @@ from pagemill_core.storage.folder import FolderStore
 from pagemill_core.work.finalize import write_dataset
 from pagemill_core.work.tracker import Tracker
 from pagemill_worker.embed.rows import pack
-from pagemill_worker.items import ItemResult, PlannedItem
+from pagemill_worker.items import ItemResult, PlannedItem, Scalar
 from pagemill_worker.testing.made_embeddings import MadeEmbeddings
 from pagemill_worker.work.session import STORE_THREADS
 
@@ -83,7 +83,7 @@ def run(work: VectorWork) -> dict[str, float]:
 def items(count: int) -> Iterator[PlannedItem]:
     """Rows as a data set has them."""
     for row in range(count):
-        columns = {"key": f"{row:09d}", "caption": f"picture {row}", "width": 640}
+        columns: dict[str, Scalar] = {"key": f"{row:09d}", "caption": f"picture {row}", "width": 640}
         uri = f"s3://library/pictures/{row // 10000:05d}/{row % 10000:04d}.jpg"
         yield PlannedItem(row, f"{row // 10000:05d}#{row % 10000:09d}", uri, version=f"{row:x}", columns=columns)
 

@@ -135,6 +135,22 @@ def test_undisturbed_results_are_complete_and_in_order(tensors: Stage) -> None:
     assert json.loads(shown["results/Results.json"])["rows"] == 13
 
 
+def test_results_of_several_runs_are_those_of_one(tensors: Stage) -> None:
+    shutil.rmtree(tensors.root / "out", ignore_errors=True)
+    tensors.spec |= {"incremental": True, "maxItems": 2}
+    first = tensors.run()
+    of_first = json.loads((tensors.root / "out" / "results" / "combined_data.json").read_text())
+    del tensors.spec["maxItems"]
+    second = tensors.run()
+    del tensors.spec["incremental"]
+
+    assert (first.status, second.status) == (0, 0), first.stderr + second.stderr
+    assert [report["rows"] for report in of_first] == [8]
+    assert json.loads(second.stdout)["items"]["planned"] == 2
+    united = {key: data for key, data in tensors.undisturbed.items() if not key.startswith("dataset/")}
+    assert {key: tensors.shown()[key] for key in united} == united
+
+
 @pytest.mark.parametrize("part", range(PARTS))
 def test_kill_while_results_are_written_leaves_no_trace(
     part: int, tensors: Stage, chaos_length: Literal["short", "long"]

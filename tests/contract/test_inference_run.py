@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -19,8 +20,9 @@ import train_redshift
 import yaml
 from torch.utils.data import DataLoader
 
-from pagemill_cli.testing.command import Told, run_command
+from pagemill_cli.testing.command import Told, run_command, s3_environment
 from pagemill_core.errors import EXIT_BUG
+from pagemill_core.testing.seaweed import SeaweedServer
 from pagemill_worker.embed.infer.redshift import RedshiftNet
 
 BATCH = 16
@@ -207,3 +209,35 @@ def test_model_that_may_not_be_loaded_is_refused_before_any_work(
     assert told.status not in (0, EXIT_BUG), told.all
     assert want in told.err
     assert not (library.folder / "refused" / "dataset").exists()
+
+
+@pytest.mark.s3
+def test_tensors_of_a_store_are_retried_into_one_result(library: Library, s3_server: SeaweedServer) -> None:
+    bucket = s3_server.fresh_bucket()
+    store = s3_server.store(bucket, "sky")
+    for number in (9, 10, 11):
+        store.put(f"in/{number}.pt", (library.folder / "partitions" / f"{number}.pt").read_bytes())
+    whole = store.get("in/10.pt").data
+    store.put("in/10.pt", whole[: len(whole) // 2])
+    store.put("net.safetensors", (library.folder / "net.safetensors").read_bytes())
+    job = library.job("stored", {"weights": f"s3://{bucket}/sky/net.safetensors", "worldSize": 1})
+    document = yaml.safe_load(job.read_text())
+    document["spec"]["source"]["tensors"]["uri"] = f"s3://{bucket}/sky/in"
+    document["spec"]["output"]["uri"] = f"s3://{bucket}/sky/out"
+    document["spec"]["retries"] = {"maxFailedItems": "100%"}
+    job.write_text(yaml.safe_dump(document))
+    environment = s3_environment(s3_server.server.settings("worker"))
+
+    first = run_command("run", job, "-q", "-p", 1, environment=environment)
+    lacking = json.loads(store.get("out/results/0.json").data)
+    store.put("in/10.pt", whole)
+    second = run_command("retry", "--failed", job, "-q", environment=environment)
+
+    assert (first.status, second.status) == (0, 0), first.all + second.all
+    assert (lacking["rows"], lacking["failed_items"]) == (43, 1)
+    (report,) = json.loads(store.get("out/results/combined_data.json").data)
+    assert (report["rows"], report["failed_items"]) == (73, 0)
+    assert [Path(path).name for path in report["data_path"]] == ["9.pt", "10.pt", "11.pt"]
+    assert report["s3_num_requests"] >= 3
+    table = pq.read_table(io.BytesIO(store.get("out/predictions.parquet").data))
+    assert np.allclose(table.column("prediction").to_numpy(), library.want[240:, 0], atol=1e-6)

@@ -5,6 +5,7 @@ The models' weights are random numbers saved as a checkpoint: a model's arithmet
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
 from collections.abc import Callable
@@ -29,6 +30,7 @@ from pagemill_core.errors import (
     InvalidSpecError,
     TextTooLong,
 )
+from pagemill_worker.embed.digest import digest_of, file_digests
 from pagemill_worker.embed.encoder import EncoderSettings, ModelSettings
 from pagemill_worker.embed.fingerprint import fingerprint
 from pagemill_worker.embed.load import load_text, load_visual
@@ -226,6 +228,18 @@ def test_a_pickle_among_the_weights_is_refused_and_does_nothing(open_clip_folder
     assert not witness.exists()
 
 
+def test_a_trusted_pickle_is_loaded_when_its_digest_is_named(open_clip_folder: Path, tmp_path: Path) -> None:
+    shutil.copy(open_clip_folder / "open_clip_config.json", tmp_path)
+    weights = CLIP(**json.loads(json.dumps(OPEN_CLIP))).state_dict()
+    # As training scripts leave them: arguments beside the weights, in an object of Python's own.
+    torch.save({"state_dict": weights, "arguments": argparse.Namespace(rate=0.1)}, tmp_path / "pytorch_model.bin")
+    digest = digest_of(file_digests(tmp_path))
+
+    with pytest.raises(InvalidSpecError, match="pickled objects"):
+        load_visual(visual(ModelSettings(uri=str(tmp_path), digest=digest)))
+    assert encode(visual(ModelSettings(uri=str(tmp_path), digest=digest, trust="pickle")), pictures(1)).shape == (1, 24)
+
+
 def test_a_cut_safetensors_file_is_refused(open_clip_folder: Path, tmp_path: Path) -> None:
     shutil.copytree(open_clip_folder, tmp_path / "cut")
     weights = tmp_path / "cut" / "open_clip_model.safetensors"
@@ -415,8 +429,13 @@ def write_preprocessor(folder: Path, **fields: Any) -> None:
     (folder / "preprocessor_config.json").write_text(json.dumps({**base, **fields}))
 
 
+def copy_tokenizer(minilm: Path, folder: Path) -> None:
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt"):
+        shutil.copy(minilm / name, folder)
+
+
 @pytest.fixture(scope="module")
-def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def siglip(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
     torch.manual_seed(3)
     folder = tmp_path_factory.mktemp("siglip")
     vision = {
@@ -432,10 +451,13 @@ def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "intermediate_size": 64,
         "num_hidden_layers": 1,
         "num_attention_heads": 4,
-        "vocab_size": 100,
+        "vocab_size": 30522,
+        "max_position_embeddings": 16,
+        "projection_size": 48,
     }
     config = transformers.SiglipConfig(text_config=words, vision_config=vision)
     transformers.SiglipModel(config).save_pretrained(folder)
+    copy_tokenizer(minilm, folder)
     write_preprocessor(folder, size={"height": SIDE, "width": SIDE}, image_processor_type="SiglipImageProcessor")
     return folder
 
@@ -463,16 +485,17 @@ def test_a_two_tower_model_is_loaded_without_its_text_tower(siglip: Path) -> Non
 
 
 @pytest.fixture(scope="module")
-def hf_clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def hf_clip(tmp_path_factory: pytest.TempPathFactory, minilm: Path) -> Path:
     torch.manual_seed(4)
     folder = tmp_path_factory.mktemp("clip")
     size = {"hidden_size": 48, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
     config = transformers.CLIPConfig(
-        text_config={**size, "vocab_size": 100, "max_position_embeddings": 16},
+        text_config={**size, "vocab_size": 30522, "max_position_embeddings": 16, "eos_token_id": 102},
         vision_config={**size, "image_size": SIDE, "patch_size": 8},
         projection_dim=24,
     )
     transformers.CLIPModel(config).save_pretrained(folder)
+    copy_tokenizer(minilm, folder)
     write_preprocessor(
         folder,
         size={"shortest_edge": SIDE},
@@ -495,6 +518,34 @@ def test_clip_of_transformers_gives_its_projection(hf_clip: Path) -> None:
     rows = encode(visual(hf_clip, normalize=False), pages)
 
     assert rows.shape == (3, 24) and cosine(rows, want) > 0.9999
+
+
+def test_texts_of_a_clip_of_transformers_lie_in_the_space_of_its_pictures(hf_clip: Path) -> None:
+    texts = ["one", "several words together", "many words, far too many of them, for so small a model to read at once"]
+    model = transformers.CLIPModel.from_pretrained(hf_clip).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(hf_clip)
+    batch = tokenizer(texts, padding=True, truncation=True, max_length=16, return_tensors="pt")
+    with torch.inference_mode():
+        answer: Any = model.get_text_features(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        want = (answer if isinstance(answer, torch.Tensor) else answer.pooler_output).numpy()
+
+    rows, told = load_text(text(hf_clip, normalize=False)).encode(texts)
+
+    assert rows.shape == (3, 24) and cosine(rows, want) > 0.9999
+    assert [one.truncated for one in told] == [False, False, True]
+
+
+def test_texts_of_siglip_are_padded_to_the_length_it_was_trained_with(siglip: Path) -> None:
+    texts = ["one", "several words together"]
+    tower = transformers.SiglipTextModel.from_pretrained(siglip).eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(siglip)
+    batch = tokenizer(texts, padding="max_length", truncation=True, max_length=16, return_tensors="pt")
+    with torch.inference_mode():
+        want = tower(input_ids=batch["input_ids"]).pooler_output.numpy()
+
+    rows, _ = load_text(text(siglip, normalize=False)).encode(texts)
+
+    np.testing.assert_allclose(rows, want, atol=1e-5)
 
 
 @pytest.mark.parametrize(("pooling", "take"), [("pooler", "pooler"), ("cls", "cls"), ("mean", "mean")])

@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 
 from pagemill_worker.items import ItemResult, PlannedItem
 from pagemill_worker.metrics import STAGES, WorkerMetrics
+from pagemill_worker.work.usage import PoolUsage
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "reference" / "metrics.md").read_text(encoding="utf-8")
 ITEM = PlannedItem(row=0, id="a", uri="x/a")
@@ -43,6 +44,7 @@ def used(metrics: WorkerMetrics) -> WorkerMetrics:
     metrics.count_shard(0.2, won=False)
     for cause in ("timeout", "memory", "crash"):
         metrics.count_death(cause)
+    metrics.measure_pool(PoolUsage(waiting=2, prepared=1, prepare_threads=3, model_threads=1), 5)
     return metrics
 
 
@@ -79,8 +81,28 @@ def test_metrics_stage_that_a_runner_invents_counts_as_infer(metrics: WorkerMetr
     stages = {
         sample.labels["stage"] for family in families(metrics) for sample in family.samples if "stage" in sample.labels
     }
-    assert stages <= set(STAGES)
+    assert stages <= {*STAGES, "model", "write"}
     assert value(metrics, "pagemill_item_stage_seconds_count", stage="infer") == 50
+
+
+def test_metrics_stage_of_the_job_has_its_own_label(metrics: WorkerMetrics) -> None:
+    metrics.name_stages(["word-count"])
+    metrics.count_item(ItemResult(ITEM, "succeeded", seconds={"word-count": 0.5}), 0, 0.0)
+    assert value(metrics, "pagemill_item_stage_seconds_sum", stage="word-count") == 0.5
+
+
+def test_metrics_say_what_waits_and_how_many_could_work(metrics: WorkerMetrics) -> None:
+    used(metrics)
+    queue = {stage: value(metrics, "pagemill_stage_queue_items", stage=stage) for stage in ("fetch", "model", "write")}
+    assert queue == {"fetch": 2, "model": 1, "write": 5}
+    assert value(metrics, "pagemill_stage_threads", stage="decode") == 3
+    assert value(metrics, "pagemill_stage_threads", stage="recognise") == 1
+
+
+def test_metrics_processor_time_never_falls_when_processes_come_and_go(metrics: WorkerMetrics) -> None:
+    for cpu_by_pid in ({1: 5.0, 2: 1.0}, {2: 2.0}, {2: 2.5, 1: 0.5}, {}):
+        metrics.measure_pool(PoolUsage(cpu_by_pid=cpu_by_pid), 0)
+    assert value(metrics, "pagemill_engine_cpu_seconds_total") == 5 + 1 + 1 + 0.5 + 0.5
 
 
 def test_metrics_items_and_bytes_and_cost_add_up(metrics: WorkerMetrics) -> None:

@@ -15,6 +15,7 @@ from pagemill_cli.main import app
 from pagemill_cli.settings import CliSettings
 from pagemill_worker.embed.settings import ModelsSettings
 from pagemill_worker.ocr.settings import OcrSettings
+from pagemill_worker.stages.settings import StagesSettings
 
 PATH = "docs/reference/cli.md"
 
@@ -102,6 +103,7 @@ def _settings() -> Iterator[str]:
         (CliSettings, "PAGEMILL_"),
         (OcrSettings, "PAGEMILL_OCR_"),
         (ModelsSettings, "PAGEMILL_MODELS_"),
+        (StagesSettings, "PAGEMILL_STAGES_"),
     ):
         for name, field in model.model_fields.items():
             aliases = getattr(field.validation_alias, "choices", None) or [f"{prefix}{name.upper()}"]

@@ -26,6 +26,7 @@ from pagemill_cli.commands import (
     schedule,
     schema,
     search,
+    stages,
     status,
     submit,
     verify,
@@ -61,6 +62,7 @@ def register(app: typer.Typer) -> None:
     app.command("release", rich_help_panel=KEEPING)(runs.release)
     app.command("engines", rich_help_panel=MACHINE)(engines.engines)
     app.add_typer(bench.app, name="bench", rich_help_panel=MACHINE)
+    app.add_typer(stages.app, name="stages", rich_help_panel=MACHINE)
     app.add_typer(models.app, name="models", rich_help_panel=MACHINE)
     app.command("schema", rich_help_panel=MACHINE)(schema.schema)
 

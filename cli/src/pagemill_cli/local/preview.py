@@ -5,6 +5,7 @@ Layer: `cli.local`, beside `run`. Plans into a folder of this machine that goes 
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -38,13 +39,17 @@ from pagemill_worker.plan.step import check_fingerprint
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreviewRequest:
-    """What the command line says. `sample` pages are read to time them, 0 for none; `memory_gb` is a function's."""
+    """What the command line says. `sample` pages are read to time them, 0 for none; `memory_gb` is a function's.
+
+    `log` is a file that takes what engine processes print.
+    """
 
     processes: int
     environment: Mapping[str, str]
     sample: int = 0
     memory_gb: Decimal = Decimal(3)
     progress: Callable[[str], None] = lambda _: None
+    log: Path = Path(os.devnull)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +82,7 @@ def preview(environment: JobEnvironment, request: PreviewRequest) -> Preview:
         with _tools(environment, kind, writer, aside, Path(folder)) as tools:
             result = plan_source(plan, tools)
         reader = ShardReader(aside, result.parts)
-        asked = SampleRequest(request.sample, request.processes, request.environment)
+        asked = SampleRequest(request.sample, request.processes, request.environment, request.log)
         request.progress(f"{result.items:,} items planned")
         sample = take_sample(environment, reader, result.items, asked) if request.sample else None
     return Preview(

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -21,15 +21,19 @@ from pagemill_core.work.conditional import Backoff
 from pagemill_worker.embed.books import BookPage, BookPages, PageText, planned_book, read_text
 from pagemill_worker.embed.classify.classifier import BookRows, Classifier
 from pagemill_worker.embed.classify.labels import SIDE
+from pagemill_worker.embed.gpu_share import gpu_bytes
 from pagemill_worker.embed.label_runner import labels_of
 from pagemill_worker.embed.rows import pack
-from pagemill_worker.embed.runner import EncodedRow, Encoders, RowInput, encode_sides
+from pagemill_worker.embed.runner import EncodedRow, Encoders, RowInput
 from pagemill_worker.embed.setup import EmbedSetup
+from pagemill_worker.embed.staged import after_encoding, encode_pieces
 from pagemill_worker.environment import source_fetcher
 from pagemill_worker.fetch.fetched import shown_uri
 from pagemill_worker.images.limits import ImageLimits
 from pagemill_worker.images.load import load_page
+from pagemill_worker.images.page import PageImage
 from pagemill_worker.items import ItemFailure, PlannedItem
+from pagemill_worker.stages.chain import Chains, Passed
 from pagemill_worker.work.runner import Prepared, Processed
 
 MAX_NAMED_PAGES = 20  # in one message; the book's record names all
@@ -43,7 +47,8 @@ class _Page:
 
     page: BookPage
     text: PageText | None
-    given: RowInput | ItemError
+    given: tuple[RowInput, ...] | ItemError
+    passed: Passed
 
 
 @dataclass(slots=True)
@@ -53,9 +58,14 @@ class _Book:
     rows: dict[str, list[Any]] = field(default_factory=dict)
     pages: list[dict[str, Any]] = field(default_factory=list)
     good: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
 
-    def add(self, page: _Page, found: EncodedRow | ItemError) -> None:
+    def add(self, page: _Page, passed: Passed, found: EncodedRow | ItemError) -> None:
         line: dict[str, Any] = {"name": page.page.name}
+        if passed.notes:
+            line["notes"] = passed.notes
+        for stage, seconds in passed.seconds.items():
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         if page.text is not None:
             line["ocr"] = page.text.state
         if isinstance(found, ItemError):
@@ -79,7 +89,16 @@ class BookRunner:
     batch_size = 1
     threads = 1
 
-    def __init__(self, setup: EmbedSetup, encoders: Encoders, classifier: Classifier | None = None) -> None:
+    def __init__(
+        self,
+        setup: EmbedSetup,
+        encoders: Encoders,
+        classifier: Classifier | None = None,
+        chains: Chains | None = None,
+    ) -> None:
+        self._chains = Chains() if chains is None else chains
+        sides = {"visual": setup.encoders[0], "text": setup.encoders[1]}
+        self._unit_sides = [side for side, settings in sides.items() if settings is not None and settings.normalize]
         self._setup = setup
         self._classifier = classifier
         self._encoders = encoders
@@ -99,19 +118,25 @@ class BookRunner:
     def process(self, batch: Sequence[Prepared]) -> Sequence[Processed]:
         return [self._encode(prepared) for prepared in batch]
 
+    def gpu_bytes(self) -> int:
+        return gpu_bytes() if self._encoders.on_gpu else 0
+
     def close(self) -> None:
         self._encoders.close()
+        self._chains.shutdown()
 
     def _encode(self, prepared: Prepared) -> Processed:
         started = time.perf_counter()
         book = _Book()
         for pages in self._batches(prepared.value):
-            good = [page.given for page in pages if isinstance(page.given, RowInput)]
-            encoded = iter(encode_sides(self._encoders, good))
+            good = [page for page in pages if not isinstance(page.given, ItemError)]
+            inputs = [page.given for page in good if not isinstance(page.given, ItemError)]
+            found = encode_pieces(self._encoders, inputs, self._unit_sides)
+            encoded = iter(after_encoding(self._chains.behind, [page.passed for page in good], found))
             for page in pages:
-                book.add(page, page.given if isinstance(page.given, ItemError) else next(encoded))
+                book.add(page, *((page.passed, page.given) if isinstance(page.given, ItemError) else next(encoded)))
             self._alive()
-        seconds = {"encode": time.perf_counter() - started}
+        seconds = {"encode": time.perf_counter() - started, **book.seconds}
         payload: dict[str, Any] = {"pages": book.pages}
         if book.bad and (self._setup.bad_pages == "Fail" or not book.good):
             return Processed("failed", payload, ItemFailure.of(_bad_pages(prepared.item, book)), seconds)
@@ -140,32 +165,52 @@ class BookRunner:
                 yield pages
 
     def _read_all(self, pages: Sequence[BookPage]) -> list[_Page]:
-        return [self._read(page) for page in pages]
+        """Pages in memory, those that go on sent through the stages in front of the model."""
+        read = [self._read(page) for page in pages]
+        passed = self._chains.before.run(self._chains.ahead.run(one.passed for one in read))
+        return [self._prepared(replace(page, passed=one)) for page, one in zip(read, passed, strict=True)]
 
     def _read(self, page: BookPage) -> _Page:
         text = _patiently(lambda: read_text(page, self._fetcher)) if self._encoders.text is not None else None
-        words = None if text is None else self._in_format(text)
+        passed = Passed.start(page.name, None)
         if page.failure is not None:
-            return _Page(page, text, RowUnusable(f"{page.failure.error_class}: {page.failure.message}"))
+            failure = RowUnusable(f"{page.failure.error_class}: {page.failure.message}")
+            return _Page(page, text, (), replace(passed, failure=failure))
         try:
-            picture, facts = self._picture(page)
+            return _Page(page, text, (), Passed.start(page.name, self._value(page, text)))
         except ItemError as error:
-            return _Page(page, text, error)
-        return _Page(page, text, RowInput(picture, words, facts))
+            return _Page(page, text, (), replace(passed, failure=error))
 
-    def _in_format(self, text: PageText) -> str:
-        return text.json_text if self._setup.text_format == "referenceJson" else text.plain
-
-    def _picture(self, page: BookPage) -> tuple[Any, dict[str, Any]]:
-        encoder = self._encoders.visual
-        if encoder is None:
-            return None, {}
+    def _value(self, page: BookPage, text: PageText | None) -> PageImage | str | None:
+        """What stages take: the picture, or in a job without an encoder of pictures the text."""
+        if self._encoders.visual is None:
+            return None if text is None else self._in_format(text)
         limit = self._limits.max_bytes
         fetched = _patiently(
             lambda: self._fetcher.fetch(page.uri, expected_version=page.version or None, max_bytes=limit)
         )
-        image = load_page(fetched.data, page=page.page, limits=self._limits, origin=shown_uri(page.uri))
-        return encoder.prepare(image), {"width": image.width_px, "height": image.height_px}
+        return load_page(fetched.data, page=page.page, limits=self._limits, origin=shown_uri(page.uri))
+
+    def _prepared(self, page: _Page) -> _Page:
+        """The page as the encoders want it."""
+        if page.passed.failure is not None:
+            return replace(page, given=page.passed.failure)
+        words = None if page.text is None else self._in_format(page.text)
+        try:
+            inputs = tuple(self._input(piece.value, words) for piece in page.passed.pieces)
+            is_cut = len(inputs) > 1  # then no one size is the page's
+            return replace(page, given=tuple(replace(one, facts={}) if is_cut else one for one in inputs))
+        except ItemError as error:
+            return replace(page, given=error)
+
+    def _input(self, value: PageImage | str | None, words: str | None) -> RowInput:
+        encoder = self._encoders.visual
+        if encoder is None or not isinstance(value, PageImage):
+            return RowInput(None, value if isinstance(value, str) else words, {})
+        return RowInput(encoder.prepare(value), words, {"width": value.width_px, "height": value.height_px})
+
+    def _in_format(self, text: PageText) -> str:
+        return text.json_text if self._setup.text_format == "referenceJson" else text.plain
 
 
 def _patiently(read: Callable[[], T]) -> T:

@@ -23,7 +23,9 @@ from pagemill_worker.plan.source_bytes import StoreOpener, local_path, split_obj
 
 __all__ = ["BookPage", "BookPages", "OcrState", "PageText", "Seen", "book_pages", "list_book", "page_text", "read_text"]
 
-MAX_TEXT_BYTES = 16 << 20  # arbitrary; the OCR JSON of a page is some kilobytes, and parsed it takes twenty times as much
+MAX_TEXT_BYTES = (
+    16 << 20
+)  # arbitrary; the OCR JSON of a page is some kilobytes, and parsed it takes twenty times as much
 _PAGE = re.compile(r"\.(?:png|jpe?g)\Z", re.IGNORECASE).search
 _OWN_SUFFIX = "_ocr.json"
 

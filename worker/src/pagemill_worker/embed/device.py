@@ -65,7 +65,9 @@ def batch_size(asked: int | None, where: Place, encode: Callable[[int], object])
         torch.cuda.synchronize()
         return time.perf_counter() - started
 
-    found = probe(run, lambda: torch.cuda.max_memory_allocated() / torch.cuda.get_device_properties(0).total_memory)
+    # What other processes hold is theirs: several small models may share a GPU.
+    usable_bytes = torch.cuda.mem_get_info()[0] + torch.cuda.memory_reserved()
+    found = probe(run, lambda: torch.cuda.max_memory_allocated() / usable_bytes)
     _free()
     return BatchSize(found, _free)
 

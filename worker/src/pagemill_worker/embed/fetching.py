@@ -19,14 +19,14 @@ from typing import Literal
 
 from pagemill_core.errors import EngineUnavailableError, IntegrityError, InvalidSpecError, SourceError
 from pagemill_core.storage.store import ObjectStore
-from pagemill_worker.embed.catalogue import KnownModel, known_models, named_model
+from pagemill_worker.embed.catalogue import KnownModel, named_model
 from pagemill_worker.embed.digest import COUNTED, NOTE, digest_of, file_digests
 from pagemill_worker.embed.encoder import ModelSettings
 from pagemill_worker.embed.files import read_json
 from pagemill_worker.embed.registry import cached_path
 
 OpenStore = Callable[[str], ObjectStore]
-State = Literal["Intact", "Damaged", "Unknown"]
+State = Literal["Intact", "Damaged"]
 _BLOCK_BYTES = 8 << 20
 # Of a hub, no code and no picture of a model card is ever wanted.
 _HUB_SUFFIXES = COUNTED - {".py", ".pt", ".pth", ".yaml"}
@@ -156,11 +156,6 @@ def place_of(known: KnownModel, cache: Path) -> str:
     if known.package is not None:
         return f"package {known.package.distribution} {known.package.version}"
     return known.how_to_get
-
-
-def catalogue_names() -> tuple[str, ...]:
-    """The names of the catalogue."""
-    return tuple(known_models())
 
 
 def _origin(model: Wanted) -> str:

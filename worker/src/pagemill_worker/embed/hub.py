@@ -47,9 +47,7 @@ def download(repo: str, revision: str, choose: Callable[[list[str]], list[str]],
         info = HfApi(endpoint=endpoint()).model_info(repo, revision=revision, files_metadata=True)
         siblings = {file.rfilename: file for file in info.siblings or []}
         for name in choose(list(siblings)):
-            path = hf_hub_download(
-                repo, name, revision=info.sha or revision, local_dir=folder, endpoint=endpoint()
-            )
+            path = hf_hub_download(repo, name, revision=info.sha or revision, local_dir=folder, endpoint=endpoint())
             lfs = siblings[name].lfs
             if lfs is not None and file_digest(Path(path)) != lfs.sha256:
                 raise IntegrityError(f"hf://{repo}: {name} is not the file the hub says it is", advice="fetch it again")

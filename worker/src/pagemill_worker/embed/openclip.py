@@ -28,6 +28,9 @@ from pagemill_worker.embed.text import TextTower
 from pagemill_worker.embed.tokens import clip_windows, transformers_windows
 from pagemill_worker.embed.visual import VisualTower
 
+# Stands for a text tower of transformers where only pictures are read: building that one takes seconds.
+_NO_TEXT = {"context_length": 1, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
+
 
 def load_visual_tower(model: ResolvedModel, recipe: VisualRecipe, where: Place) -> VisualTower:
     """The vision tower. Raises: InvalidSpecError, IntegrityError."""
@@ -55,10 +58,6 @@ def load_text_tower(model: ResolvedModel, recipe: TextRecipe, where: Place) -> T
         where=where,
         pad_to=config.context_length if recipe.pad_to_max else None,
     )
-
-
-# Stands for a text tower of transformers where only pictures are read: importing that library takes seconds.
-_NO_TEXT = {"context_length": 1, "vocab_size": 2, "width": 8, "heads": 1, "layers": 1}
 
 
 def _build(config: OpenClipConfig, model: ResolvedModel, *, pictures_only: bool = False) -> Any:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from pagemill_core.storage.s3_settings import S3Settings
 from pagemill_worker.embed.classify.classifier import load_classifier
 from pagemill_worker.embed.classify_job import from_json
 from pagemill_worker.embed.encoder import EncodedText, TextEncoder, VisualEncoder
-from pagemill_worker.embed.gpu_share import take_gpu_share
+from pagemill_worker.embed.gpu_share import gpu_bytes, take_gpu_share
 from pagemill_worker.embed.label_runner import LabelRunner
 from pagemill_worker.embed.load import load_text, load_visual
 from pagemill_worker.embed.rows import pack
@@ -56,7 +56,9 @@ class Encoders:
     @property
     def on_gpu(self) -> bool:
         """Whether a model computes on a GPU."""
-        return any(encoder.facts.device.startswith("cuda") for encoder in (self.visual, self.text) if encoder is not None)
+        return any(
+            encoder.facts.device.startswith("cuda") for encoder in (self.visual, self.text) if encoder is not None
+        )
 
     def close(self) -> None:
         for encoder in (self.visual, self.text):
@@ -96,6 +98,11 @@ class RowInput:
     facts: Mapping[str, Any]
 
 
+def facts_of(page: PageImage) -> dict[str, Any]:
+    """What a result says of its picture."""
+    return {"width": page.width_px, "height": page.height_px, "frames": page.frames}
+
+
 class RowRunner:
     """Encodes items of one picture, one text, or both."""
 
@@ -112,29 +119,48 @@ class RowRunner:
         self._fetcher: Fetcher = source_fetcher(S3Settings.model_validate(setup.s3), setup.allowed_hosts)
 
     def prepare(self, item: PlannedItem) -> Prepared:
-        text = self._text_of(item) if self._encoders.text is not None else None
+        started = time.perf_counter()
+        text = self.text_of(item) if self._encoders.text is not None else None
         if self._encoders.visual is None:
-            return Prepared(item, RowInput(None, text, {}), len((text or "").encode()), item.version, {})
+            seconds = {"fetch": time.perf_counter() - started}
+            return Prepared(item, RowInput(None, text, {}), len((text or "").encode()), item.version, seconds)
+        found = self.page_of(item)
+        if found.value is None:
+            return found
+        between = time.perf_counter()
+        given = self.row_input(found.value, text)
+        seconds = {**found.seconds, "decode": found.seconds["decode"] + time.perf_counter() - between}
+        return replace(found, value=given, seconds=seconds)
+
+    def page_of(self, item: PlannedItem) -> Prepared:
+        """The item with its picture as `value`, None where it is still what an earlier run has read."""
         started = time.perf_counter()
         fetched = fetch_picture(self._fetcher, item, max_bytes=self._limits.max_bytes)
         between = time.perf_counter()
         if fetched is None:
             return Prepared(item, None, 0, item.earlier_version, {"fetch": between - started})
         page = load_page(fetched.data, page=item.page, limits=self._limits, origin=shown_uri(item.uri))
-        picture = self._encoders.visual.prepare(page)
         seconds = {"fetch": between - started, "decode": time.perf_counter() - between}
-        facts = {"width": page.width_px, "height": page.height_px, "frames": page.frames}
-        return Prepared(item, RowInput(picture, text, facts), len(fetched.data), fetched.version, seconds)
+        return Prepared(item, page, len(fetched.data), fetched.version, seconds)
+
+    def row_input(self, page: PageImage, text: str | None) -> RowInput:
+        """A picture and its text as the encoders want them; the job has an encoder of pictures."""
+        encoder = self._encoders.visual
+        return RowInput(encoder.prepare(page) if encoder is not None else None, text, facts_of(page))
 
     def process(self, batch: Sequence[Prepared]) -> Sequence[Processed]:
         inputs = [prepared.value for prepared in batch if prepared.value is not None]
         encoded = iter(encode_rows(self._encoders, inputs))
         return [next(encoded) if prepared.value is not None else Processed("skipped") for prepared in batch]
 
+    def gpu_bytes(self) -> int:
+        return gpu_bytes() if self._encoders.on_gpu else 0
+
     def close(self) -> None:
         self._encoders.close()
 
     def text_of(self, item: PlannedItem) -> str:
+        """The item's text. Raises: RowUnusable when it has none."""
         text = item.input.get("text")
         if isinstance(text, str):
             return text

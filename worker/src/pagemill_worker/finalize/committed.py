@@ -51,10 +51,14 @@ class CommittedRun(ABC):
     def write_dataset(self, segment: int, markers: Sequence[Marker]) -> OutputRef:
         """Write the dataset's part of one full segment: every item, ordered by row."""
 
-    def results(self, marker: Marker) -> list[ItemResult]:
-        """The committed rows of a shard. Raises: IntegrityError when they do not match the marker or the plan."""
+    def results(self, marker: Marker, *, with_data: bool = True) -> list[ItemResult]:
+        """The committed rows of a shard, encoders' rows among them unless `with_data` is false.
+
+        Raises: IntegrityError when they do not match the marker or the plan.
+        """
         (output,) = marker.outputs
-        results = shard_data.decode(read_output(self.writer, output), self.pointer.fingerprint, output.key)
+        data = read_output(self.writer, output)
+        results = shard_data.decode(data, self.pointer.fingerprint, output.key, with_data=with_data)
         if len(results) != marker.items.planned or len(results) != output.rows:
             raise IntegrityError(f"{output.key} has {len(results)} rows, its marker says {marker.items.planned}")
         return results

@@ -46,9 +46,11 @@ _FIELDS = [
 ]
 
 
-def schema(columns: Sequence[str], fingerprint: str) -> pa.Schema:
-    """The dataset's columns: fixed ones, then the source's own as `meta_<name>` strings."""
-    fields = [*_FIELDS, *(pa.field(META_PREFIX + name, pa.string()) for name in columns)]
+def schema(columns: Sequence[str], fingerprint: str, *, has_notes: bool = False) -> pa.Schema:
+    """The dataset's columns: fixed ones, `notes` where the job has stages of its own, then the source's own as
+    `meta_<name>` strings."""
+    notes = [pa.field("notes", pa.string())] if has_notes else []
+    fields = [*_FIELDS, *notes, *(pa.field(META_PREFIX + name, pa.string()) for name in columns)]
     return pa.schema(fields, metadata={b"pagemill.fingerprint": fingerprint.encode()})
 
 
@@ -93,6 +95,7 @@ def _row(result: ItemResult, columns: Sequence[str]) -> dict[str, Any]:
 def _page(page: OcrRow) -> dict[str, Any]:
     given = (real_confidence(page, region) for region in page.regions)
     confidences = [confidence for confidence in given if confidence is not None]
+    notes = page.metadata.get("stages")
     regions = [
         {
             "text": region.text,
@@ -113,6 +116,7 @@ def _page(page: OcrRow) -> dict[str, Any]:
         "engine_version": page.engine_version,
         "languages": list(page.languages),
         "finished_at": page.finished_at,
+        "notes": json.dumps(notes, ensure_ascii=False, sort_keys=True) if notes else None,
     }
 
 

@@ -69,6 +69,7 @@ class EmbeddingKind(CommittedRun):
             has_books=self.has_books,
             labels=next((labels for marker in self.markers() if (labels := self._labels(marker))), ()),
             has_urls=self.job.spec.source.dataset is not None,
+            has_notes="stages" in self.pointer.fingerprint_fields,
         )
 
     def views_of(self, results: Iterable[ItemResult]) -> Iterator[View]:

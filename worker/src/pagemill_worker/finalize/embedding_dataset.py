@@ -25,6 +25,7 @@ from pagemill_worker.finalize.part_file import GROUP_BYTES
 from pagemill_worker.views.vectors import check_rows
 
 META_PREFIX = "meta_"
+NOTES = "notes"
 OWN_COLUMNS = ("key", "caption")  # of the source; they keep their names
 NEEDED = (
     "row", "id", "uri", "page", "version", "version_read", "columns", "status",
@@ -58,6 +59,7 @@ class DatasetShape:
     `sides` are the encoders', in the order visual, text; none where nothing of the run succeeded. `columns` maps the
     source's own columns to their types. `has_urls`: the source names pictures by a column `url`, which is kept
     verbatim, while `source_uri` is without what may be a signature. `labels` are those of a job that classifies pages.
+    `has_notes`: the job has stages of its own, and what they noted is a column of JSON.
     """
 
     sides: tuple[SideFacts, ...]
@@ -66,6 +68,7 @@ class DatasetShape:
     has_books: bool = False
     has_urls: bool = False
     labels: tuple[str, ...] = ()
+    has_notes: bool = False
 
     @property
     def vector_names(self) -> list[str]:
@@ -82,6 +85,7 @@ class DatasetShape:
     def schema(self) -> pa.Schema:
         fields = [*_HEAD, *([pa.field("book", pa.string())] if self.has_books else [])]
         fields += [pa.field("url", pa.string())] if self.has_urls else []
+        fields += [pa.field(NOTES, pa.string())] if self.has_notes else []
         fields += [vector_field(name, side) for name, side in zip(self.vector_names, self.sides, strict=True)]
         fields += label_fields(self.labels)
         if not self.sides and not self.labels:  # nothing succeeded, so nobody knows the rows' length
@@ -91,7 +95,7 @@ class DatasetShape:
 
 
 def dataset_tables(shards: Iterable[pa.Table], shape: DatasetShape) -> Iterator[pa.Table]:
-    """The dataset's rows of committed shards, a table or more a shard; `shards` have the columns NEEDED of `shard_data`.
+    """The dataset's rows of committed shards, a table or more a shard; `shards` have the columns NEEDED.
 
     Raises: IntegrityError for a success whose vectors are missing, of another shape, all zero, not finite, or not of
     length 1 where they should be.
@@ -107,7 +111,7 @@ def dataset_tables(shards: Iterable[pa.Table], shape: DatasetShape) -> Iterator[
 def side_facts(payloads: Iterable[str | None], unit_sides: Iterable[str]) -> tuple[SideFacts, ...]:
     """What the first payload that has rows says of them; nothing when none has."""
     for text in payloads:
-        facts: dict[str, Any] = json.loads(text)["rows"] if text else {}
+        facts: dict[str, Any] = json.loads(text).get("rows", {}) if text else {}
         if facts:
             unit = set(unit_sides)
             ordered = [side for side in ("visual", "text") if side in facts]
@@ -137,6 +141,7 @@ def _item_rows(shard: pa.Table, shape: DatasetShape) -> pa.Table:
         "height_px": _values([payload.get("height") for payload in payloads], pa.int32(), "height_px"),
         "tokens": _values([payload.get("tokens") for payload in payloads], pa.int32(), "tokens"),
         "truncated": _values([payload.get("truncated") for payload in payloads], pa.bool_(), "truncated"),
+        NOTES: pa.array([_notes(payload) for payload in payloads], pa.string()),
         **_own(own, shape),
     }
     for number, payload in enumerate(payloads):
@@ -211,6 +216,7 @@ def _book_rows(shard: pa.Table, shape: DatasetShape) -> pa.Table:
     for field in (*_HEAD, *label_fields(shape.labels)):
         if field.name not in columns:
             columns[field.name] = _values([row.get(field.name) for row in rows], field.type, field.name)
+    columns[NOTES] = _values([row.get(NOTES) for row in rows], pa.string(), NOTES)
     columns["book"] = _values([row["book"] for row in rows], pa.string(), "book")
     present = np.array([row["has_vector"] for row in rows], np.bool_)
     for name, side in zip(shape.vector_names, shape.sides, strict=True):
@@ -271,6 +277,7 @@ def _page(item: Mapping[str, Any], number: int, page: Mapping[str, Any]) -> dict
         "tokens": page.get("tokens"),
         "truncated": page.get("truncated"),
         "has_vector": page["status"] == "succeeded",
+        NOTES: _notes(page),
     }
 
 
@@ -308,6 +315,12 @@ def _parsed(texts: pa.ChunkedArray) -> list[Any]:
 
 def _loaded(text: str) -> dict[str, Any]:
     return json.loads(text) if text != "{}" else {}
+
+
+def _notes(facts: Mapping[str, Any]) -> str | None:
+    """What stages of the job's own noted, by stage, as JSON."""
+    notes = facts.get(NOTES)
+    return json.dumps(notes, ensure_ascii=False, sort_keys=True) if notes else None
 
 
 def _as_text(value: object) -> str | None:

@@ -111,13 +111,15 @@ class EmbeddingExtras:
     def _listed(self) -> Iterator[ItemResult]:
         """Every book; of rows the first that failed, since all stand in the dataset."""
         if self.kind.has_books:
-            return (result for marker in self.kind.markers() for result in self.kind.results(marker))
+            return (result for marker in self.kind.markers() for result in self.kind.results(marker, with_data=False))
         return islice(self._failed(), MAX_FAILURES)
 
     def _failed(self) -> Iterator[ItemResult]:
         for marker in self.kind.markers():
             if marker.items.failed:
-                yield from (result for result in self.kind.results(marker) if result.status == "failed")
+                yield from (
+                    result for result in self.kind.results(marker, with_data=False) if result.status == "failed"
+                )
 
     def _result(self, result: ItemResult) -> dict[str, Any]:
         failure = result.failure
@@ -170,7 +172,7 @@ class EmbeddingExtras:
         for marker in self.kind.markers():
             if marker.items.succeeded:
                 planned = {item.row: item for item in self.kind.items(marker.shard)}
-                results = self.kind.results(marker)
+                results = self.kind.results(marker, with_data=False)
                 yield from (planned[result.item.row] for result in results if result.status == "succeeded")
 
     def _picture(self, item: PlannedItem) -> bytes | None:

@@ -25,7 +25,7 @@ from pagemill_core.work.commit import crc32
 from pagemill_core.work.conditional import Writer
 from pagemill_core.work.publish import META_SEQ
 from pagemill_worker.finalize.dataset_parts import DatasetPart, open_part
-from pagemill_worker.finalize.embedding_dataset import META_PREFIX
+from pagemill_worker.finalize.embedding_dataset import META_PREFIX, NOTES
 from pagemill_worker.finalize.embedding_union import CountedPart
 from pagemill_worker.finalize.part_file import write_parquet, write_tables
 from pagemill_worker.finalize.publish_file import publish_file
@@ -169,6 +169,8 @@ class EmbeddingTable:
             for found in self._part_schema(one.part):
                 if found.name in _VECTORS:
                     fields[found.name] = pa.field(found.name, pa.list_(found.type.value_type))
+                elif found.name == NOTES:
+                    later.setdefault(NOTES, found)
                 elif found.name == "book":
                     later.setdefault("book", found)
                     later.setdefault("page", pa.field("page", pa.int32()))

@@ -7,7 +7,7 @@ Layer: `worker.finalize`. What every kind shares stands in `committed`; what is 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -17,6 +17,7 @@ import pyarrow as pa
 from pagemill_core.api.v1alpha1 import EmbeddingJob
 from pagemill_core.errors import IntegrityError
 from pagemill_core.work import layout as keys
+from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.publish import View
 from pagemill_core.work.records import Marker, OutputRef, PlanPointer, Totals
 from pagemill_worker.embed.infer.rank_files import PartFacts
@@ -67,6 +68,7 @@ class InferenceKind(CommittedRun):
     """The finalizing half of a tensor job's run."""
 
     job: EmbeddingJob
+    items_of: Callable[[PlanPointer], Callable[[int], list[PlannedItem]]]
     mend: Callable[[PlanPointer, Totals], object] = lambda *_: None
     merged: Callable[[], list[str]] = lambda: []
 
@@ -77,13 +79,19 @@ class InferenceKind(CommittedRun):
     def views(self, marker: Marker) -> Iterator[View]:
         return iter(())
 
+    def of_run(self, layout: RunLayout, pointer: PlanPointer) -> InferenceKind:
+        """The same for another run on this output."""
+        return replace(self, layout=layout, pointer=pointer, items=self.items_of(pointer))
+
     def write_dataset(self, segment: int, markers: Sequence[Marker]) -> OutputRef:
         key = keys.dataset_part(self.layout.seq, segment)
-        return write_parquet(self.store, key, self.tables(markers), self.schema)
+        parts = (part for marker in markers for part in self.parts_of(marker))
+        return write_parquet(self.store, key, self.tables(parts, self.values), self.schema_of(self.values))
 
-    def tables(self, markers: Iterable[Marker]) -> Iterator[pa.Table]:
-        """The dataset's rows of committed shards, a table a part."""
-        return (self._table(part) for marker in markers for part in self.parts_of(marker))
+    def tables(self, parts: Iterable[Part], values: int) -> Iterator[pa.Table]:
+        """The rows of parts, a table a part; `values` is how many a prediction has."""
+        schema = self.schema_of(values)
+        return (_table(part, schema, values) for part in parts)
 
     def parts(self) -> Iterator[Part]:
         """Every part of the run in plan order."""
@@ -102,10 +110,9 @@ class InferenceKind(CommittedRun):
         held = (part.predictions for part in self.parts() if part.predictions is not None)
         return next((found.values.shape[1] for found in held if len(found.values)), 1)
 
-    @property
-    def schema(self) -> pa.Schema:
+    def schema_of(self, values: int) -> pa.Schema:
         """The dataset's columns: a prediction of one value is a number, one of several a list of fixed length."""
-        value = pa.float32() if self.values == 1 else pa.list_(pa.float32(), self.values)
+        value = pa.float32() if values == 1 else pa.list_(pa.float32(), values)
         inference = self.job.spec.inference
         has_labels = inference is not None and inference.labels is not None
         labels = [pa.field("label", pa.float64())] if has_labels else []
@@ -119,32 +126,33 @@ class InferenceKind(CommittedRun):
         self.mend(pointer, totals)
         return True
 
-    def _table(self, part: Part) -> pa.Table:
-        """A part's rows; one that failed has its planned rows without predictions, one at least."""
-        schema, result, found = self.schema, part.result, part.predictions
-        if found is not None and len(found.values) and found.values.shape[1] != self.values:
-            raise IntegrityError(f"{part.item.id}: {found.values.shape[1]} values a row, others have {self.values}")
-        known = part.planned_rows if found is None else len(found.values)
-        count = (1 if known is None else known) if found is None else len(found.values)
-        places = pa.nulls(count, pa.int64()) if known is None else pa.array(np.arange(part.start, part.start + count))
-        fixed: dict[str, Any] = {
-            "row": part.item.row,
-            "id": part.item.id,
-            "status": result.status,
-            "error_class": result.failure.error_class if result.failure is not None else None,
-            "error_message": result.failure.message if result.failure is not None else None,
-            "source_uri": shown_uri(part.item.uri),
-            "version": result.version_read or part.item.version,
-            "rank": part.rank,
-            "partition": part.partition,
-        }
-        columns = {name: pa.repeat(pa.scalar(value, schema.field(name).type), count) for name, value in fixed.items()}
-        columns["partition_row"] = places
-        columns["prediction"] = _predictions(found, schema.field("prediction").type, count)
-        if "label" in schema.names:
-            labels = None if found is None else found.labels
-            columns["label"] = pa.nulls(count, pa.float64()) if labels is None else pa.array(labels)
-        return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
+
+def _table(part: Part, schema: pa.Schema, values: int) -> pa.Table:
+    """A part's rows; one that failed has its planned rows without predictions, one at least."""
+    result, found = part.result, part.predictions
+    if found is not None and len(found.values) and found.values.shape[1] != values:
+        raise IntegrityError(f"{part.item.id}: {found.values.shape[1]} values a row, others have {values}")
+    known = part.planned_rows if found is None else len(found.values)
+    count = (1 if known is None else known) if found is None else len(found.values)
+    places = pa.nulls(count, pa.int64()) if known is None else pa.array(np.arange(part.start, part.start + count))
+    fixed: dict[str, Any] = {
+        "row": part.item.row,
+        "id": part.item.id,
+        "status": result.status,
+        "error_class": result.failure.error_class if result.failure is not None else None,
+        "error_message": result.failure.message if result.failure is not None else None,
+        "source_uri": shown_uri(part.item.uri),
+        "version": result.version_read or part.item.version,
+        "rank": part.rank,
+        "partition": part.partition,
+    }
+    columns = {name: pa.repeat(pa.scalar(value, schema.field(name).type), count) for name, value in fixed.items()}
+    columns["partition_row"] = places
+    columns["prediction"] = _predictions(found, schema.field("prediction").type, count)
+    if "label" in schema.names:
+        labels = None if found is None else found.labels
+        columns["label"] = pa.nulls(count, pa.float64()) if labels is None else pa.array(labels)
+    return pa.Table.from_arrays([columns[name] for name in schema.names], schema=schema)
 
 
 def _part(item: PlannedItem, result: ItemResult) -> Part:

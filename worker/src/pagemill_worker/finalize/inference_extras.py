@@ -35,9 +35,9 @@ from pagemill_worker.embed.infer.rank_files import (
     rank_report,
     results,
 )
-from pagemill_worker.embed.infer.ranks import RankMap
 from pagemill_worker.environment import JobEnvironment
 from pagemill_worker.finalize.inference import InferenceKind, Part
+from pagemill_worker.finalize.inference_union import InferenceUnion
 from pagemill_worker.finalize.part_file import write_tables
 from pagemill_worker.finalize.publish_file import publish_file
 from pagemill_worker.finalize.run_files import REPORT_KEY, cost_of_run, fold_runs, summary_key
@@ -47,6 +47,7 @@ from pagemill_worker.views.embedding_report import EmbeddingReport, write_embedd
 from pagemill_worker.views.json_text import encode
 
 TABLE_KEY = "predictions.parquet"
+PLAN_ROW = "row"
 TENSORS_PREFIX = "predictions/"
 MAX_FAILURES = 500  # in the summary and in the report; the dataset has all
 
@@ -83,19 +84,20 @@ class InferenceExtras:
             self._write_table()
         if "pt" in formats:
             self._write_tensors()
-        ranks, reports, parts, metrics = self._gathered()
-        failed = [rank for rank in ranks.ranks_with_data if rank not in reports]
+        owed, reports, parts, metrics = self._gathered()
+        failed = [rank for rank in owed if rank not in reports]
         if failed:
             raise TooManyFailuresError(
-                f"{len(failed)} of {len(ranks.ranks_with_data)} ranks have no result, rank {failed[0]} first",
+                f"{len(failed)} of {len(owed)} ranks have no result, rank {failed[0]} first",
                 advice="`pagemill status` names what failed; mend it and run the job again",
             )
         figures = metrics.as_json() if metrics is not None else None
-        whole = results(parts, ranks.world_size, metrics=figures, wall_s=_wall_s(parts))
+        world_size = next((report["world_size"] for report in reports.values()), 0)
+        whole = results(parts, world_size, metrics=figures, wall_s=_wall_s(parts)) if parts else {}
         if "rankFiles" in formats:
             for rank, report in reports.items():
                 self._publish(f"{self._folder}{rank}.json", as_json(report))
-            self._publish(f"{self._folder}{COMBINED}", combined(ranks, reports))
+            self._publish(f"{self._folder}{COMBINED}", combined(owed, reports))
             self._publish(f"{self._folder}{RESULTS}", as_json(whole))
             if metrics is not None and figures is not None:
                 name = self.kind.job.metadata.name or "predictions"
@@ -114,6 +116,10 @@ class InferenceExtras:
         path = self._inference.effective_result_path
         return f"{path}/" if path else ""
 
+    def _parts(self) -> Iterator[Part]:
+        """The parts of all runs that count, in order."""
+        return InferenceUnion(self.kind).parts()
+
     def _publish(self, key: str, text: str) -> None:
         self._put(View(key, text.encode()))
 
@@ -123,37 +129,42 @@ class InferenceExtras:
     def _write_table(self) -> None:
         with tempfile.TemporaryDirectory(prefix="pagemill-") as folder:
             path = Path(folder) / "predictions.parquet"
-            write_tables(path, self.kind.tables(self.kind.markers()), self.kind.schema)
+            held = (part.predictions for part in self._parts() if part.predictions is not None)
+            values = next((found.values.shape[1] for found in held if len(found.values)), 1)
+            # Without the plan's row, which counts anew in each run.
+            tables = (table.drop_columns([PLAN_ROW]) for table in self.kind.tables(self._parts(), values))
+            schema = self.kind.schema_of(values)
+            write_tables(path, tables, schema.remove(schema.get_field_index(PLAN_ROW)))
             publish_file(self.kind.writer, TABLE_KEY, path, self.kind.layout.seq)
 
     def _write_tensors(self) -> None:
         """A tensor for each partition whose parts all succeeded, its rows in order."""
-        for _, some in groupby(self.kind.parts(), key=lambda part: part.partition):
+        for _, some in groupby(self._parts(), key=lambda part: part.partition):
             parts = list(some)
             rows = [part.predictions.values for part in parts if part.predictions is not None]
             if len(rows) == len(parts):
                 name = parts[0].item.id.partition("#")[0]
                 self._put(View(f"{TENSORS_PREFIX}{name}.pt", render_tensor(np.concatenate(rows))))
 
-    def _gathered(self) -> tuple[RankMap, dict[int, Report], list[PartFacts], Metrics | None]:
-        """The ranks, their reports, the facts of all parts that succeeded, and the metrics where there are labels."""
+    def _gathered(self) -> tuple[list[int], dict[int, Report], list[PartFacts], Metrics | None]:
+        """The ranks that have parts, the reports of those with a result, the facts of all parts that succeeded, and
+        the metrics where there are labels."""
         metrics = Metrics() if self._inference.labels is not None else None
         reports: dict[int, Report] = {}
         facts: list[PartFacts] = []
-        ranks = RankMap(0, 1)
-        for rank, some in groupby(self.kind.parts(), key=lambda part: part.rank):
-            mine: list[Part] = []
+        owed: list[int] = []
+        for rank, some in groupby(self._parts(), key=lambda part: part.rank):
+            owed.append(rank)
+            count, world_size, done = 0, 1, list[PartFacts]()
             for part in some:
-                ranks = _rank_map(part)
+                count, world_size = count + 1, _world_size(part)
                 _measure(metrics, part)
-                mine.append(part)
-            done = [part.facts for part in mine if part.facts is not None]
+                done += [part.facts] if part.facts is not None else []
             if done:
-                failed = len(mine) - len(done)
-                report = rank_report(rank, ranks.world_size, done, self._inference.effective_result_path)
-                reports[rank] = {**report, "failed_items": failed}
+                report = rank_report(rank, world_size, done, self._inference.effective_result_path)
+                reports[rank] = {**report, "failed_items": count - len(done)}
             facts += done
-        return ranks, reports, facts, metrics
+        return owed, reports, facts, metrics
 
     # -- for people ---------------------------------------------------------------------------------------------------
 
@@ -225,13 +236,11 @@ class InferenceExtras:
                 yield from (result for result in self.kind.results(marker) if result.status == "failed")
 
 
-def _rank_map(part: Part) -> RankMap:
-    partitions, world_size = part.item.input.get("partitions"), part.item.input.get("worldSize")
-    if not isinstance(partitions, int) or not isinstance(world_size, int):
-        raise IntegrityError(
-            f"the plan's row {part.item.row} does not say over how many ranks its partitions are dealt"
-        )
-    return RankMap(partitions, world_size)
+def _world_size(part: Part) -> int:
+    world_size = part.item.input.get("worldSize")
+    if not isinstance(world_size, int):
+        raise IntegrityError(f"the plan's row {part.item.row} does not say how many ranks there are")
+    return world_size
 
 
 def _measure(metrics: Metrics | None, part: Part) -> None:
@@ -241,12 +250,10 @@ def _measure(metrics: Metrics | None, part: Part) -> None:
 
 
 def _wall_s(parts: list[PartFacts]) -> float:
-    """From the first request to the last part's end, as far as the parts know: seconds between machines' clocks."""
-    fetched = [part.fetch for part in parts if part.fetch is not None]
-    if not fetched:
-        return 0.0
-    last = max(fetch.last_at.timestamp() + part.wall_s for part in parts if (fetch := part.fetch) is not None)
-    return last - min(fetch.first_at.timestamp() for fetch in fetched)
+    """Seconds from the first request to the end of the last part, by the clocks of the machines that did them."""
+    begun = [part.fetch.first_at for part in parts if part.fetch is not None]
+    ended = [part.finished_at for part in parts if part.finished_at is not None]
+    return (max(ended) - min(begun)).total_seconds() if begun and ended else 0.0
 
 
 def _told(result: ItemResult) -> dict[str, Any]:

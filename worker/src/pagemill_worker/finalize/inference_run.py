@@ -30,6 +30,7 @@ def inference_kind(
         items=PlanItems(writer, pointer),
         write_extras=write_extras,
         job=job,
+        items_of=lambda plan: PlanItems(writer, plan),
         mend=lambda *_: InferenceExtras(environment, kind, workers).write_results(),
         merged=lambda: InferenceExtras(environment, kind, workers).keys(),
     )

@@ -50,7 +50,9 @@ class OcrKind(CommittedRun):
         key = keys.dataset_part(self.layout.seq, segment)
         columns = self.pointer.columns
         shards = (self.results(marker) for marker in markers)
-        return write_part(self.store, key, shards, schema(columns, self.pointer.fingerprint), columns)
+        has_notes = "stages" in self.pointer.fingerprint_fields
+        wanted = schema(columns, self.pointer.fingerprint, has_notes=has_notes)
+        return write_part(self.store, key, shards, wanted, columns)
 
     def _picture(self, item: PlannedItem) -> bytes:
         page = load_page(self.fetch(item), page=item.page, limits=image_limits(self.job), origin=shown_uri(item.uri))

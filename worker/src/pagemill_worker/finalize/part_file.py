@@ -20,7 +20,7 @@ from pagemill_core.work.publish import META_CRC32
 from pagemill_core.work.records import OutputRef
 
 T = TypeVar("T")
-GROUP_BYTES = 32 << 20  # arbitrary; readers that stream hold one group
+GROUP_BYTES = 16 << 20  # arbitrary; readers that stream hold one group
 _CHUNK_BYTES = 8 << 20
 
 

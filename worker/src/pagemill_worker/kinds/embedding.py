@@ -26,11 +26,16 @@ from pagemill_worker.environment import JobEnvironment
 from pagemill_worker.finalize.embedding import EmbeddingKind
 from pagemill_worker.finalize.embedding_run import embedding_kind
 from pagemill_worker.images.limits import ImageLimits
+from pagemill_worker.kinds.processes import pipeline_of
+from pagemill_worker.machine import gpu_names, machine
 from pagemill_worker.ocr.job import IMAGE_RECIPE
 from pagemill_worker.ocr.settings import OcrSettings
 from pagemill_worker.ocr.threads import engine_environment
 from pagemill_worker.plan.request import PlanRequest
 from pagemill_worker.plan.spec import SpecContext, from_embedding_spec
+from pagemill_worker.stages.pipeline import Pipeline
+from pagemill_worker.stages.setup import ChainSetup, chain_fingerprint, chain_setup
+from pagemill_worker.stages.sizes import Sizes, gpu_environments, sizes_of
 from pagemill_worker.work.child_environment import split
 from pagemill_worker.work.pool import PoolSettings
 from pagemill_worker.work.step import WorkOptions, memory_per_process
@@ -53,8 +58,12 @@ class EmbeddingJobKind:
         """The settings of the job's encoders by side."""
         cache = ModelsSettings().dir
         given = {"visual": visual_settings(self.job, cache), "text": text_settings(self.job, cache)}
-        for_gpu = self.environment.plans_for_gpu
-        return {side: replace(found, plans_for_gpu=for_gpu) for side, found in given.items() if found is not None}
+        for_gpu, batch = self.environment.plans_for_gpu, self.sizes.batch_size
+        return {
+            side: replace(found, plans_for_gpu=for_gpu, batch_size=batch or found.batch_size)
+            for side, found in given.items()
+            if found is not None
+        }
 
     @cached_property
     def classifier(self) -> ClassifierSettings | None:
@@ -65,6 +74,21 @@ class EmbeddingJobKind:
         return classifier_settings(
             given, Place(ModelsSettings().dir, here.open_root, here.absolute, here.plans_for_gpu)
         )
+
+    @property
+    def pipeline(self) -> Pipeline:
+        """The job's built-in stages."""
+        return pipeline_of(self.job)
+
+    @property
+    def sizes(self) -> Sizes:
+        """What the job says of the built-in stages."""
+        return sizes_of(self.pipeline, self.job.spec.effective_stages)
+
+    @cached_property
+    def stages(self) -> ChainSetup:
+        """The job's own stages, once they were found to fit."""
+        return chain_setup(self.pipeline, self.job.spec.effective_stages)
 
     @property
     def limits(self) -> ImageLimits:
@@ -80,7 +104,7 @@ class EmbeddingJobKind:
         self.fingerprint_fields()
 
     def fingerprint_fields(self) -> dict[str, Any]:
-        encoders = self.encoders
+        encoders, _ = self.encoders, self.sizes
         if not encoders and self.classifier is None:
             raise InvalidSpecError("spec: an EmbeddingJob needs `visual`, `text`, `inference` or `classify`")
         for settings in encoders.values():
@@ -94,6 +118,8 @@ class EmbeddingJobKind:
             fields["textFormat"] = self.job.spec.effective_text_format
         if self.job.spec.has_books:
             fields["badPages"] = self.job.spec.effective_bad_pages
+        if self.stages:
+            fields["stages"] = chain_fingerprint(self.stages)
         return {"kind": "EmbeddingJob", **fields}
 
     def request(self, context: SpecContext) -> PlanRequest:
@@ -102,29 +128,43 @@ class EmbeddingJobKind:
 
     def pool_settings(self, options: WorkOptions) -> PoolSettings:
         given = split(options.environment)
-        retries = self.job.spec.effective_retries
+        retries, sizes = self.job.spec.effective_retries, self.sizes
+        setup = self._setup(options.planned)
         return PoolSettings(
-            setup={**setup_message(self._setup(options.planned)), "environment": given.by_pipe},
+            setup={
+                **setup_message(setup.model_copy(update=self._sized(sizes, options.processes))),
+                "environment": given.by_pipe,
+            },
             processes=options.processes,
             environment={**given.plain, **engine_environment(OcrSettings())},
             depth=self._items_ahead,
             item_timeout_s=retries.effective_item_timeout_seconds,
-            memory_bytes=options.memory_bytes or memory_per_process(options.processes),
-            max_deaths=retries.effective_per_item,
+            memory_bytes=sizes.memory_bytes or options.memory_bytes or memory_per_process(options.processes),
+            max_deaths=retries.effective_per_item if sizes.attempts is None else sizes.attempts - 1,
             stderr=options.stderr,
+            slot_environments=gpu_environments(sizes, options.processes, gpu_names(options.environment)),
+            stages=("list", *self.pipeline.names, *self.stages.names),
         )
 
     @property
     def _items_ahead(self) -> int:
         if self.job.spec.items_are_books:
             return CHILD_BOOKS
-        return CHILD_TEXTS if self.job.spec.visual is None else CHILD_PICTURES
+        usual = CHILD_TEXTS if self.job.spec.visual is None else CHILD_PICTURES
+        return max(usual, self.stages.items_at_once)
 
     def committed(self, writer: Writer, pointer: PlanPointer, workers: int) -> EmbeddingKind:
         return embedding_kind(replace(self.environment, job=self.job), writer, pointer, workers)
 
     def reader(self, writer: Writer, pointer: PlanPointer) -> EmbeddingKind:
         return embedding_kind(replace(self.environment, job=self.job), writer, pointer, 0)
+
+    def _sized(self, sizes: Sizes, processes: int) -> dict[str, Any]:
+        """What a child is told of stages."""
+        share = float(sizes.gpus) if sizes.gpus is not None and sizes.gpus < 1 else None
+        cores = max(1, machine().cores // processes)
+        threads = sizes.prepare_threads
+        return {"stages": self.stages, "prepare_threads": threads, "gpu_share": share, "cores": cores}
 
     def _setup(self, planned: Mapping[str, Any]) -> EmbedSetup:
         # The plan may have been made on another class of machine; all rows are made with the arithmetic it chose.

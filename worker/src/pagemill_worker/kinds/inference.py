@@ -20,10 +20,13 @@ from pagemill_worker.environment import JobEnvironment
 from pagemill_worker.finalize.inference import InferenceKind
 from pagemill_worker.finalize.inference_run import inference_kind
 from pagemill_worker.images.limits import ImageLimits
+from pagemill_worker.machine import gpu_names
 from pagemill_worker.ocr.settings import OcrSettings
 from pagemill_worker.ocr.threads import engine_environment
 from pagemill_worker.plan.request import PlanRequest
 from pagemill_worker.plan.spec import SpecContext, from_embedding_spec
+from pagemill_worker.stages.pipeline import TENSORS, arrange
+from pagemill_worker.stages.sizes import Sizes, gpu_environments, sizes_of
 from pagemill_worker.work.child_environment import split
 from pagemill_worker.work.pool import PoolSettings
 from pagemill_worker.work.step import WorkOptions, memory_per_process
@@ -56,7 +59,15 @@ class InferenceJobKind:
     def check(self) -> None:
         self.fingerprint_fields()
 
+    @property
+    def sizes(self) -> Sizes:
+        """What the job says of its stages, which are the built-in ones."""
+        stages = self.job.spec.effective_stages
+        arrange(TENSORS, stages)
+        return sizes_of(TENSORS, stages)
+
     def fingerprint_fields(self) -> dict[str, Any]:
+        _ = self.sizes
         return {"kind": "EmbeddingJob", "inference": inference_fingerprint(self.settings)}
 
     def request(self, context: SpecContext) -> PlanRequest:
@@ -66,7 +77,8 @@ class InferenceJobKind:
     def pool_settings(self, options: WorkOptions) -> PoolSettings:
         given = split(options.environment)
         retries = self.job.spec.effective_retries
-        memory_bytes = options.memory_bytes or memory_per_process(options.processes)
+        sizes = self.sizes
+        memory_bytes = sizes.memory_bytes or options.memory_bytes or memory_per_process(options.processes)
         hosts = self.environment.allowed_hosts
         return PoolSettings(
             setup={
@@ -78,8 +90,10 @@ class InferenceJobKind:
             depth=CHILD_ITEMS,
             item_timeout_s=retries.effective_item_timeout_seconds,
             memory_bytes=memory_bytes,
-            max_deaths=retries.effective_per_item,
+            max_deaths=retries.effective_per_item if sizes.attempts is None else sizes.attempts - 1,
             stderr=options.stderr,
+            slot_environments=gpu_environments(sizes, options.processes, gpu_names(options.environment)),
+            stages=TENSORS.names,
         )
 
     def committed(self, writer: Writer, pointer: PlanPointer, workers: int) -> InferenceKind:

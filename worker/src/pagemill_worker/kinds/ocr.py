@@ -19,6 +19,7 @@ from pagemill_worker.finalize.extras import Extras
 from pagemill_worker.finalize.ocr import OcrKind
 from pagemill_worker.images.limits import ImageLimits
 from pagemill_worker.items import PlannedItem
+from pagemill_worker.machine import gpu_names
 from pagemill_worker.ocr.engine import EngineSettings, max_in_flight, page_limit_s
 from pagemill_worker.ocr.job import checked_adapter, engine_settings, fingerprint_fields, image_limits
 from pagemill_worker.ocr.registry import adapter
@@ -32,7 +33,6 @@ from pagemill_worker.stages.pipeline import OCR
 from pagemill_worker.stages.setup import ChainSetup, chain_fingerprint, chain_setup
 from pagemill_worker.stages.sizes import Sizes, gpu_environments, sizes_of
 from pagemill_worker.work.child_environment import split
-from pagemill_worker.machine import gpu_names
 from pagemill_worker.work.pool import PoolSettings
 from pagemill_worker.work.step import WorkOptions, memory_per_process
 

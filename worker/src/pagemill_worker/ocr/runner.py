@@ -126,7 +126,9 @@ class OcrRunner:
         read = [self._read(one) for one in passed]
         answers = iter(
             self._answer(prepared, found, one)
-            for prepared, found, one in zip(there, read, self._chains.behind.run(one for _, one in read), strict=True)
+            for prepared, (found, _), one in zip(
+                there, read, self._chains.behind.run(one for _, one in read), strict=True
+            )
         )
         return [next(answers) if prepared.value is not None else Processed("skipped") for prepared in batch]
 

@@ -103,7 +103,8 @@ def is_incurable(result: ItemResult) -> bool:
 
 
 def _again(item: PlannedItem) -> PlannedItem:
-    if "order" in item.input or not item.input:
+    is_whole_partition = "partition" in item.input and "start" not in item.input
+    if "order" in item.input or is_whole_partition or not item.input:
         return replace(item, version=None, size_bytes=None, failure=None)
     return replace(item, failure=None)
 

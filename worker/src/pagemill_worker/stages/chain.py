@@ -23,7 +23,7 @@ Notes = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """How far an item came: its pieces (one, unless a stage cut it), or why it ended. `notes` and `seconds` by stage."""
+    """How far an item came: its pieces (one, unless a stage cut it), or why it ended; notes and seconds by stage."""
 
     id: str
     pieces: tuple[StageItem, ...]
@@ -81,7 +81,9 @@ class LoadedStage:
                 return self._call(batch), {}
             except ItemError:
                 found = [self._try([piece]) for piece in batch]
-            return [piece for out, _ in found for piece in out], {k: v for _, errors in found for k, v in errors.items()}
+            return [piece for out, _ in found for piece in out], {
+                k: v for _, errors in found for k, v in errors.items()
+            }
         attempt = 1
         while True:
             try:

@@ -33,9 +33,9 @@ class StageItem:
     """What goes into a stage and comes out of it.
 
     `id` names the item of the source, and what comes out keeps it: several with one id are pieces of one item.
-    `notes` is what the stage says of it, by names of its own; it lands in the results under the stage's name. `filtered`
-    says why the item goes no further, empty when it does. `offset_px` is where a piece of a picture lies in the picture
-    it was cut from, (x, y) from the top left; boxes found on the piece are moved by it.
+    `notes` is what the stage says of it, by names of its own; it lands in the results under the stage's name.
+    `filtered` says why the item goes no further, empty when it does. `offset_px` is where a piece of a picture lies in
+    the picture it was cut from, (x, y) from the top left; boxes found on the piece are moved by it.
     """
 
     id: str

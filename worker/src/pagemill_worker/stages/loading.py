@@ -98,7 +98,9 @@ def _modules(package: str) -> list[str]:
 
 
 def _is_stage(kind: type) -> bool:
-    return hasattr(kind, "takes") and hasattr(kind, "gives") and all(callable(getattr(kind, name, 0)) for name in _NEEDED)
+    return (
+        hasattr(kind, "takes") and hasattr(kind, "gives") and all(callable(getattr(kind, name, 0)) for name in _NEEDED)
+    )
 
 
 def _check_class(use: str, kind: type) -> None:

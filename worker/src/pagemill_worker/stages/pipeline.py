@@ -35,8 +35,12 @@ class Pipeline:
         return tuple(stage.name for stage in self.built_in)
 
 
-OCR = Pipeline("recognise", (BuiltIn("fetch"), BuiltIn("decode", PageImage), BuiltIn("recognise", PageText), BuiltIn(WRITE)))
-PICTURES = Pipeline("encode", (BuiltIn("fetch"), BuiltIn("decode", PageImage), BuiltIn("encode", Vector), BuiltIn(WRITE)))
+OCR = Pipeline(
+    "recognise", (BuiltIn("fetch"), BuiltIn("decode", PageImage), BuiltIn("recognise", PageText), BuiltIn(WRITE))
+)
+PICTURES = Pipeline(
+    "encode", (BuiltIn("fetch"), BuiltIn("decode", PageImage), BuiltIn("encode", Vector), BuiltIn(WRITE))
+)
 TEXTS = Pipeline("encode", (BuiltIn("fetch", str), BuiltIn("encode", Vector), BuiltIn(WRITE)))
 LABELS = Pipeline("classify", (BuiltIn("fetch"), BuiltIn("classify"), BuiltIn(WRITE)))
 CLASSIFIED_BOOKS = Pipeline("encode", (*PICTURES.built_in[:3], BuiltIn("classify"), BuiltIn(WRITE)))
@@ -66,30 +70,36 @@ def arrange(pipeline: Pipeline, stages: Sequence[StageSpec]) -> Arranged:
     before: list[StageSpec] = []
     behind: list[StageSpec] = []
     for place, built_in in enumerate(pipeline.built_in):
-        there = _in_order(built_in.name, {name: own[name] for name, anchor in anchors.items() if anchor == built_in.name})
+        there = _in_order(
+            built_in.name, {name: own[name] for name, anchor in anchors.items() if anchor == built_in.name}
+        )
         (before if place < at_model else behind).extend(there)
     return Arranged(tuple(before), tuple(behind))
 
 
 def check_types(pipeline: Pipeline, arranged: Arranged, types: Mapping[str, tuple[type, type]]) -> None:
     """Compare what each own stage takes and gives (`types` by name) with its neighbours. Raises: InvalidSpecError."""
-    for stages, coming, source in (
-        (arranged.before, _given_before(pipeline), "what comes before the model"),
-        (arranged.behind, _given_by_model(pipeline), f"what {pipeline.model} gives"),
-    ):
-        wanted = coming
-        for stage in stages:
-            takes, gives = types[stage.name]
-            if takes is not coming:
-                raise InvalidSpecError(
-                    f"stages: {stage.name} takes {takes.__name__}, but {source} is {_name(coming)}",
-                    advice="put it after another stage, or name another class",
-                )
-            coming, source = gives, f"what {stage.name} gives"
-        if stages and coming is not wanted:
+    _check_row(arranged.before, types, _given_before(pipeline), "what comes before the model")
+    _check_row(arranged.behind, types, _given_by_model(pipeline), f"what {pipeline.model} gives")
+
+
+def _check_row(
+    stages: Sequence[StageSpec], types: Mapping[str, tuple[type, type]], between: type | None, source: str
+) -> None:
+    """`between` is what comes to the first of the stages, and what has to come out of the last."""
+    coming = between
+    for stage in stages:
+        takes, gives = types[stage.name]
+        if takes is not coming:
             raise InvalidSpecError(
-                f"stages: {stages[-1].name} gives {_name(coming)}, but the stage behind it takes {_name(wanted)}"
+                f"stages: {stage.name} takes {takes.__name__}, but {source} is {_name(coming)}",
+                advice="put it after another stage, or name another class",
             )
+        coming, source = gives, f"what {stage.name} gives"
+    if coming is not between:
+        raise InvalidSpecError(
+            f"stages: {stages[-1].name} gives {_name(coming)}, but the stage behind it takes {_name(between)}"
+        )
 
 
 def _anchor(pipeline: Pipeline, own: Mapping[str, StageSpec], stage: StageSpec) -> str:

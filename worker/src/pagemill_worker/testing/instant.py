@@ -23,6 +23,7 @@ from pagemill_worker.ocr.engine import Engine, EngineAdapter, EngineSettings, En
 from pagemill_worker.ocr.settings import OcrSettings
 from pagemill_worker.views.row import OcrRow, to_payload
 from pagemill_worker.work.pool import Answer, PoolSettings
+from pagemill_worker.work.usage import PoolUsage
 
 ADAPTER = "pagemill_worker.testing.instant:make_adapter"
 FINISHED_AT = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)  # one instant for all, so that undisturbed runs give equal bytes
@@ -106,6 +107,9 @@ class InstantPool:
 
     def pids(self) -> list[int]:
         return []
+
+    def usage(self) -> PoolUsage:
+        return PoolUsage(waiting=len(self._queue))
 
     def poll(self, timeout_s: float) -> list[Answer]:
         answers, self._given_up = self._given_up, []

@@ -50,6 +50,7 @@ def infer_rows(item: PlannedItem) -> Answer:
         self_allocated_bytes=0,
         device="cpu",
         fetch=FetchFacts(requests=1, total_s=0.5, min_s=0.5, max_s=0.5, first_at=NOON, last_at=NOON),
+        finished_at=NOON,
         machine=_MACHINE,
     )
     payload = {"predictions": facts, "part": part.model_dump(mode="json")}

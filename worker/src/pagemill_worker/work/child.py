@@ -6,7 +6,8 @@ writes nothing to the store: committing is the supervisor's.
 
 Messages in: the set-up first, then {"item": …} each; end of input means finish and leave.
 Messages out: {"ready": …}; for each item {"begin": row}, {"wait": row} once it is prepared, {"at": [rows]} when its
-batch is at work, {"end": row, …} exactly once; {"fatal": …} at most once.
+batch is at work, {"end": row, …} exactly once; {"told": …} what it says of itself, at most once a second; {"fatal": …}
+at most once.
 """
 
 from __future__ import annotations
@@ -29,10 +30,13 @@ from pagemill_core.clock import SystemClock
 from pagemill_core.errors import EXIT_BUG, ItemError, PagemillError, RetriableError
 from pagemill_core.work.conditional import Backoff
 from pagemill_worker.items import ItemFailure, PlannedItem
+from pagemill_worker.stages.sizing import Pace, prepare_threads
 from pagemill_worker.work import frames
-from pagemill_worker.work.runner import LongRunner, Prepared, Processed, Runner
+from pagemill_worker.work.runner import GpuRunner, LongRunner, Prepared, Processed, Runner
 
 PREPARE_PATIENCE_S = 600.0
+TELL_EVERY_S = 1.0
+MEASURED_ITEMS = 4  # arbitrary: enough to pass over what is slow once
 PR_SET_PDEATHSIG = 1
 
 
@@ -47,17 +51,20 @@ class Child:
         self._todo: queue.SimpleQueue[PlannedItem | None] = queue.SimpleQueue()
         # One batch at work and one ready: more would only hold memory.
         self._ready: queue.Queue[Prepared | None] = queue.Queue(maxsize=max(1, runner.batch_size * runner.threads))
-        self._preparers = int(getattr(runner, "prepare_threads", 1))
-        self._preparing = self._preparers
-        self._preparing_lock = threading.Lock()
+        self._preparing = int(getattr(runner, "prepare_threads", 1))
+        self._most_preparing = max(self._preparing, int(getattr(runner, "most_prepare_threads", 1)))
+        self._pace_lock = threading.Lock()
+        self._prepare_pace, self._model_pace = Pace(), Pace()
         self._at_work: list[int] = []
+        self._told_at = -TELL_EVERY_S
         if isinstance(runner, LongRunner):
             runner.listen(lambda: self._send({"at": self._at_work}))
 
     def run(self) -> None:
         """Answer items until the input ends. Raises: what a thread raised."""
-        steps = [self._read, *[self._prepare] * self._preparers, *[self._process] * self._runner.threads]
-        with ThreadPoolExecutor(len(steps)) as executor:
+        steps = [self._read, *[self._prepare] * self._preparing, *[self._process] * self._runner.threads]
+        with ThreadPoolExecutor(len(steps) + self._most_preparing - self._preparing) as executor:
+            self._executor = executor
             futures = [executor.submit(step) for step in steps]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for future in done:
@@ -77,16 +84,17 @@ class Child:
     def _read(self) -> None:
         while (message := frames.read(self._source)) is not None:
             self._todo.put(item_from_message(message["item"]))
-        for _ in range(self._preparers):
-            self._todo.put(None)
+        self._todo.put(None)
 
     def _prepare(self) -> None:
         while (item := self._todo.get()) is not None:
             self._send({"begin": item.row})
             backoff = Backoff(SystemClock(), deadline_s=PREPARE_PATIENCE_S)
+            started = time.perf_counter()
             while True:
                 try:
                     prepared = self._runner.prepare(item)
+                    self._measured(self._prepare_pace, time.perf_counter() - started)
                     self._send({"wait": item.row})  # from here on no death is its doing, until it is at work
                     self._ready.put(prepared)
                     break
@@ -95,11 +103,27 @@ class Child:
                     break
                 except RetriableError as error:
                     backoff.wait(error)
-        with self._preparing_lock:
+        self._todo.put(None)  # for the other threads that prepare
+        with self._pace_lock:
             self._preparing -= 1
             is_last = not self._preparing
         if is_last:
             self._ready.put(None)
+
+    def _measured(self, pace: Pace, seconds: float) -> None:
+        """Note what an item took; more threads prepare as soon as the model turns out to be faster than one."""
+        with self._pace_lock:
+            pace.add(seconds)
+            if min(self._prepare_pace.count, self._model_pace.count) < MEASURED_ITEMS or not self._preparing:
+                return
+            front, model = self._prepare_pace.seconds, self._model_pace.seconds
+            if prepare_threads(front, model, self._most_preparing) > self._preparing:
+                self._preparing += 1
+                self._executor.submit(self._prepare).add_done_callback(self._look)
+
+    def _look(self, future: Future[None]) -> None:
+        if future.exception() is not None:
+            self._give_up(future)
 
     def _process(self) -> None:
         batch: list[Prepared] = []
@@ -118,11 +142,23 @@ class Child:
     def _infer(self, batch: list[Prepared]) -> None:
         self._at_work = [prepared.item.row for prepared in batch]
         self._send({"at": self._at_work})
+        self._tell()
         started = time.perf_counter()
         answers = self._runner.process(batch)
         seconds = (time.perf_counter() - started) / len(batch)
+        self._measured(self._model_pace, seconds)
         for prepared, answer in zip(batch, answers, strict=True):
             self._answer(prepared.item.row, answer, prepared, seconds)
+
+    def _tell(self) -> None:
+        """What the supervisor cannot see from outside."""
+        now = time.monotonic()
+        if now - self._told_at < TELL_EVERY_S:
+            return
+        self._told_at = now
+        gpu_bytes = self._runner.gpu_bytes() if isinstance(self._runner, GpuRunner) else 0
+        threads = {"prepareThreads": self._preparing, "modelThreads": self._runner.threads}
+        self._send({"told": {**threads, "gpuBytes": gpu_bytes}})
 
     def _answer(self, row: int, answer: Processed, prepared: Prepared | None, seconds: float = 0.0) -> None:
         stages = {**(prepared.seconds if prepared else {}), **(answer.seconds or {"infer": seconds})}

@@ -16,16 +16,17 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import IO, Any, cast
 
-import pagemill_core.errors as error_tree
-from pagemill_core.errors import EngineUnavailableError, ItemKilledWorker, ItemTimeout, PagemillError
+from pagemill_core.errors import EngineUnavailableError, ItemKilledWorker, ItemTimeout
 from pagemill_worker.fetch.fetched import shown_uri
 from pagemill_worker.items import ItemFailure, ItemResult, PlannedItem
 from pagemill_worker.machine import rss_bytes
 from pagemill_worker.work import frames
 from pagemill_worker.work.child import item_to_message
+from pagemill_worker.work.last_words import describe_status, fatal_error
+from pagemill_worker.work.usage import ChildState, PoolUsage, usage_of
 
 READ_BYTES = 1 << 18
 WATCH_EVERY_S = 0.25
@@ -80,6 +81,8 @@ class _Child:
     ready: bool = False
     tasks: dict[int, _Task] = field(default_factory=dict)
     begun: dict[int, float] = field(default_factory=dict)
+    prepared: set[int] = field(default_factory=set)
+    told: Mapping[str, Any] = field(default_factory=dict)
     answered: int = 0
     retiring: bool = False
     cause: str = ""
@@ -90,6 +93,11 @@ class _Child:
         if any(task.timed_out for task in self.tasks.values()):
             return "timeout"
         return "memory" if "of memory" in self.cause else "crash"
+
+    @property
+    def state(self) -> ChildState:
+        waiting = len(self.tasks) - len(self.begun) - len(self.prepared)
+        return ChildState(self.process.pid, waiting, len(self.prepared), self.told)
 
     @property
     def stdin(self) -> IO[bytes]:
@@ -173,6 +181,11 @@ class Pool:
 
     def pids(self) -> list[int]:
         return [child.process.pid for child in self._children]
+
+    def usage(self) -> PoolUsage:
+        """What the processes use, and what waits in them and for them."""
+        found = usage_of(child.state for child in self._children)
+        return replace(found, waiting=found.waiting + len(self._queue) + len(self._suspects))
 
     def poll(self, timeout_s: float) -> list[Answer]:
         """Hand out, wait up to `timeout_s` for something to happen, and return what ended.
@@ -263,8 +276,12 @@ class Pool:
             child.begun[message["begin"]] = time.monotonic()
         elif "wait" in message:
             child.begun.pop(message["wait"], None)
+            child.prepared.add(message["wait"])
         elif "at" in message:
             child.begun.update(dict.fromkeys(message["at"], time.monotonic()))
+            child.prepared.difference_update(message["at"])
+        elif "told" in message:
+            child.told = message["told"]
         elif "end" in message:
             self._end(child, message)
         elif "fatal" in message:
@@ -273,6 +290,7 @@ class Pool:
     def _end(self, child: _Child, message: Mapping[str, Any]) -> None:
         task = child.tasks.pop(message["end"])
         child.begun.pop(task.item.row, None)
+        child.prepared.discard(task.item.row)
         child.answered += 1
         failure = message["failure"]
         result = ItemResult(
@@ -330,7 +348,7 @@ class Pool:
         if self._closing:
             return
         if child.fatal is not None:
-            raise _fatal(child.fatal)
+            raise fatal_error(child.fatal)
         if not child.ready:
             self._start_failures += 1
             if self._start_failures >= MAX_START_FAILURES:
@@ -347,7 +365,7 @@ class Pool:
             stream.close()
 
     def _return_tasks(self, child: _Child, status: int) -> None:
-        cause = child.cause or _describe(status)
+        cause = child.cause or describe_status(status)
         if child.tasks:
             self._heard_death(child.kind_of_death)
         if self._draining:
@@ -372,15 +390,3 @@ class Pool:
         wants_memory = "of memory" in task.why or signal.SIGKILL.name in task.why or task.why == _DIED_WITH_IT
         result = ItemResult(task.item, "failed", failure=ItemFailure.of(error))
         self._answers.append(Answer(result, wants_memory=wants_memory and not task.timed_out))
-
-
-def _describe(status: int) -> str:
-    if status < 0:
-        return f"its process was killed by {signal.Signals(-status).name}"
-    return f"its process ended with status {status}"
-
-
-def _fatal(message: Mapping[str, str]) -> PagemillError:
-    kind = getattr(error_tree, message["class"], PagemillError)
-    error: PagemillError = kind(message["message"], advice=message["advice"])
-    return error

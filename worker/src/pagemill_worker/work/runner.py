@@ -38,7 +38,7 @@ class Processed:
 
 class Runner(Protocol):
     """A loaded model with its input path. Made once a process; `prepare` runs in one thread, or in `prepare_threads`
-    where a runner has that attribute."""
+    where a runner has that attribute, up to `most_prepare_threads` once the model was found to be faster."""
 
     batch_size: int
     threads: int
@@ -62,3 +62,11 @@ class LongRunner(Protocol):
 
     def listen(self, alive: Callable[[], None]) -> None:
         """Take what to call from `process` when some of an item is done; each call starts its time limit anew."""
+
+
+@runtime_checkable
+class GpuRunner(Protocol):
+    """A runner whose model may be on a GPU."""
+
+    def gpu_bytes(self) -> int:
+        """Memory of GPUs that this process holds, bytes; 0 without a GPU."""

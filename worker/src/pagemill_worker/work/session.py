@@ -28,6 +28,7 @@ from pagemill_worker.work.pool import Answer, Pool
 STORE_THREADS = 4
 OPEN_AHEAD = 2
 POLL_S = 0.1
+MEASURE_EVERY_S = 1.0  # a look at /proc for each process
 MAX_FAILURES_IN_A_ROW = 2 * STORE_THREADS  # one bad shard is its own; this many one after the other are the store's
 log = logging.getLogger("pagemill.work")
 T = TypeVar("T")
@@ -100,6 +101,7 @@ class Session:
         self._noting: dict[cf.Future[frozenset[int]], Wish] = {}
         self._saving: set[cf.Future[None]] = set()
         self._failures_in_a_row = 0
+        self._measured_at = -MEASURE_EVERY_S
         self._result = SessionResult()
 
     def run(self, shards: Iterable[int]) -> SessionResult:
@@ -299,6 +301,10 @@ class Session:
         metrics.queue.set(len(self._row_shard))
         metrics.open_shards.set(len(self._open) + len(self._storing))
         metrics.processes.set(len(self._pool.pids()))
+        now = self._clock.monotonic_s()
+        if now - self._measured_at >= MEASURE_EVERY_S:
+            self._measured_at = now
+            metrics.measure_pool(self._pool.usage(), sum(shard.planned for shard in self._storing.values()))
 
     # -- leaving ----------------------------------------------------------------------------------------------------
 

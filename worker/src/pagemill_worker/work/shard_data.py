@@ -60,10 +60,15 @@ def encode(results: Iterable[ItemResult], fingerprint: str) -> bytes:
     return cast(bytes, sink.getvalue().to_pybytes())
 
 
-def decode(data: bytes, fingerprint: str, key: str) -> list[ItemResult]:
-    """The rows of a file that `encode` wrote. Raises: as `read_table`."""
-    table = read_table(data, fingerprint, key)
-    columns = (table.column(name).to_pylist() for name in SCHEMA.names)
+def decode(data: bytes, fingerprint: str, key: str, *, with_data: bool = True) -> list[ItemResult]:
+    """The rows of a file that `encode` wrote; without `with_data` what encoders made is left out.
+
+    Raises: as `read_table`.
+    """
+    table = read_table(data, fingerprint, key, SCHEMA.names if with_data else SCHEMA.names[:-1])
+    columns = [table.column(name).to_pylist() for name in table.column_names]
+    if not with_data:
+        columns.append([None] * len(table))
     return [_from_row(row) for row in zip(*columns, strict=True)]
 
 

@@ -132,5 +132,6 @@ def work_step(
         should_stop=listeners.should_stop,
         metrics=listeners.metrics,
     )
+    listeners.metrics.name_stages(pool.settings.stages)
     with pool as running:
         return Session(kind.writer, kind.layout, running, settings, hooks).run(shards)

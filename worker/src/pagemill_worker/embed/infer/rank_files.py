@@ -16,7 +16,6 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from pagemill_core.errors import IntegrityError
-from pagemill_worker.embed.infer.ranks import RankMap
 from pagemill_worker.machine import host_memory_bytes, machine
 
 COMBINED = "combined_data.json"
@@ -91,6 +90,7 @@ class PartFacts(BaseModel):
     device: str
     profile: str = ""
     fetch: FetchFacts | None = None
+    finished_at: dt.datetime | None = None
     machine: MachineFacts
 
 
@@ -111,15 +111,15 @@ def rank_report(rank: int, world_size: int, parts: Sequence[PartFacts], result_p
     }
 
 
-def combined(ranks: RankMap, reports: Mapping[int, Report], planned_rows: Mapping[int, int] | None = None) -> str:
-    """The content of `combined_data.json`: the reports of all ranks that have data, by rank.
+def combined(owed: Sequence[int], reports: Mapping[int, Report], planned_rows: Mapping[int, int] | None = None) -> str:
+    """The content of `combined_data.json`: the reports of the ranks that owe one, by rank.
 
     Raises: IntegrityError naming the ranks without a report, or whose rows are not those planned.
     """
-    missing = [rank for rank in ranks.ranks_with_data if rank not in reports]
+    missing = [rank for rank in owed if rank not in reports]
     if missing:
         raise IntegrityError(
-            f"{len(missing)} of {len(ranks.ranks_with_data)} ranks have no report: {_shown(missing)}",
+            f"{len(missing)} of {len(owed)} ranks have no report: {_shown(missing)}",
             advice="run the job again: only what is missing is done",
         )
     short = [rank for rank, rows in (planned_rows or {}).items() if reports[rank]["rows"] != rows]

@@ -63,8 +63,8 @@ class InferenceRunner:
 
     def prepare(self, item: PlannedItem) -> Prepared:
         started_at, started = dt.datetime.now(dt.UTC), time.perf_counter()
-        partition, size_bytes = self._read(item)
-        inputs, labels = split_labels(partition, self._settings.labels, shown_uri(item.uri))
+        read = self._read(item)
+        inputs, labels = split_labels(read.partition, self._settings.labels, shown_uri(item.uri))
         seconds = time.perf_counter() - started
         fetch = FetchFacts(
             requests=1,
@@ -74,8 +74,8 @@ class InferenceRunner:
             first_at=started_at,
             last_at=dt.datetime.now(dt.UTC),
         )
-        value = RowRange(inputs, labels, size_bytes, fetch)
-        return Prepared(item, value, size_bytes, item.version, {"fetch": seconds})
+        value = RowRange(inputs, labels, read.size_bytes, fetch)
+        return Prepared(item, value, read.size_bytes, read.version, {"fetch": seconds})
 
     def process(self, batch: Sequence[Prepared]) -> Sequence[Processed]:
         return [self._infer(prepared.item, prepared.value) for prepared in batch]
@@ -118,39 +118,42 @@ class InferenceRunner:
             device=self._adapter.device,
             profile=memory.profile if memory is not None else "",
             fetch=rows.fetch,
+            finished_at=dt.datetime.now(dt.UTC),
             machine=self._machine,
         )
 
-    def _read(self, item: PlannedItem) -> tuple[Partition, int]:
-        """The item's rows, and how many bytes of a file they are."""
+    def _read(self, item: PlannedItem) -> ReadRows:
+        """The item's rows."""
         rows = _rows_of(item)
         local = _local_path(item.uri)
         if local is None:
             whole = self._last.get(item, lambda: self._fetched(item))
-            partition, size_bytes = whole.partition, whole.size_bytes
+            partition = whole.partition
             if rows is None:
-                return partition, size_bytes
+                return whole
             if not rows[0] <= rows[1] <= partition.rows:
                 raise PartUnreadable(f"{shown_uri(item.uri)}: it has {partition.rows} rows, not {rows[1]}")
             part = Partition(partition.batch(*rows), partition.names)
-            return part, size_bytes * part.rows // max(1, partition.rows)
-        _check_version(local, item)
+            return ReadRows(part, whole.size_bytes * part.rows // max(1, partition.rows), whole.version)
+        version = _checked_version(local, item)
         part = read_partition(local, rows=rows, where=item.uri)
         # Out of the mapped file into memory, so that reading is not timed as computing.
         part = Partition(tuple(tensor.clone() for tensor in part.tensors), part.names)
-        return part, part.bits // 8
+        return ReadRows(part, part.bits // 8, version)
 
-    def _fetched(self, item: PlannedItem) -> WholePartition:
+    def _fetched(self, item: PlannedItem) -> ReadRows:
         fetched = self._fetcher.fetch(item.uri, expected_version=item.version, max_bytes=self._max_bytes)
-        return WholePartition(read_partition(fetched.data, where=shown_uri(item.uri)), len(fetched.data))
+        partition = read_partition(fetched.data, where=shown_uri(item.uri))
+        return ReadRows(partition, len(fetched.data), fetched.version)
 
 
 @dataclass(frozen=True, slots=True)
-class WholePartition:
-    """A partition read from a store, and the size of its file."""
+class ReadRows:
+    """A partition or rows of one as they were read, how many bytes of its file that is, and the file's version."""
 
     partition: Partition
     size_bytes: int
+    version: str | None
 
 
 class LastPartition:
@@ -158,10 +161,10 @@ class LastPartition:
 
     def __init__(self) -> None:
         self._key: tuple[str, str | None] | None = None
-        self._held: WholePartition | None = None
+        self._held: ReadRows | None = None
         self._lock = threading.Lock()
 
-    def get(self, item: PlannedItem, read: Callable[[], WholePartition]) -> WholePartition:
+    def get(self, item: PlannedItem, read: Callable[[], ReadRows]) -> ReadRows:
         """The item's whole partition, by `read` unless it is the one that was asked for last."""
         key = (item.uri, item.version)
         with self._lock:  # while it is read too: whoever waits wants the same one
@@ -182,11 +185,12 @@ def _local_path(uri: str) -> Path | None:
     return Path(uri.removeprefix("file://")) if uri.startswith("file://") else None
 
 
-def _check_version(path: Path, item: PlannedItem) -> None:
-    """Raises: SourceChanged, PartUnreadable."""
+def _checked_version(path: Path, item: PlannedItem) -> str:
+    """The version of a local file. Raises: SourceChanged, PartUnreadable."""
     try:
         found = local_version(path.stat())
     except OSError as error:
         raise PartUnreadable(f"{path} cannot be read: {error.strerror}") from error
     if item.version is not None and found != item.version:
         raise changed(item.uri)
+    return found

@@ -23,8 +23,8 @@ from pagemill_core.storage.store import ObjectStore
 from pagemill_worker.embed.search.manifest import IndexObject
 from pagemill_worker.embed.search.parts import Flags, Part, iter_batches, open_parquet
 
-GROUP_ROWS = 4096
-KEPT_GROUPS = 256  # a million rows, some 150 MB: whoever searches often reads no row twice
+GROUP_ROWS = 2048
+KEPT_GROUPS = 512  # a million rows, some 150 MB: whoever searches often reads no row twice
 SHOWN = ("id", "row", "source_uri", "page", "key", "caption", "width_px", "height_px", "book")
 """Columns of the dataset that go along, where it has them."""
 

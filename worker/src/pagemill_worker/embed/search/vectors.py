@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import bisect
 import mmap
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ HALF = np.dtype("<f2")
 SINGLE = np.dtype("<f4")
 BLOCK_ROWS = 8192
 _MAPPED_BYTES = 256 << 20  # of pages touched before they are given back
+_FAULT_BYTES = 64 << 10  # what Linux maps around one touched page
 _PARALLEL_READS = 16  # of single rows of an object: a search waits for a few dozen
 
 
@@ -91,19 +93,24 @@ class FileRows:
 
     def take(self, positions: Positions) -> Matrix:
         if len(positions) > BLOCK_ROWS:
-            return np.concatenate(
-                [self.take(each) for each in np.array_split(positions, len(positions) // BLOCK_ROWS + 1)]
-            )
+            return self._read_each(positions)
         if not len(positions):
             return np.empty((0, self.dim), np.float32)
         if self._map is None:
             with self.path.open("rb") as file:
                 self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         rows = np.frombuffer(self._map, self._dtype).reshape(-1, self.dim)[positions].astype(np.float32)
-        self._touched_bytes += len(positions) * (self._width + mmap.PAGESIZE)
+        self._touched_bytes += len(positions) * (self._width + _FAULT_BYTES)
         if self._touched_bytes > _MAPPED_BYTES:
             self._map.madvise(mmap.MADV_DONTNEED)
             self._touched_bytes = 0
+        return rows
+
+    def _read_each(self, positions: Positions) -> Matrix:
+        rows = np.empty((len(positions), self.dim), np.float32)
+        with self.path.open("rb") as file:
+            for number, position in enumerate(positions.tolist()):
+                rows[number] = np.frombuffer(os.pread(file.fileno(), self._width, position * self._width), self._dtype)
         return rows
 
     def block(self, first: int, count: int) -> Matrix:
