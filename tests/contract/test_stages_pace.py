@@ -1,4 +1,4 @@
-"""Stages side by side in a real process: preparing goes on beside the model, with as many threads as the model wants."""
+"""Stages side by side in a real process: preparing goes on beside the model, with as many threads as it wants."""
 
 from __future__ import annotations
 

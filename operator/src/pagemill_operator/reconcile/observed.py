@@ -58,7 +58,7 @@ class Observed:
 
     @property
     def source_uri(self) -> str:
-        """The output of the job that the source names, "" when it names none. Work waits for that job, so it is known."""
+        """The output of the job that the source names, "" when it names none; work waits for that job."""
         named = self.custom.job.spec.source_job if self.custom.job is not None else None
         if named is None:
             return ""

@@ -131,8 +131,8 @@ class BookRunner:
         for pages in self._batches(prepared.value):
             good = [page for page in pages if not isinstance(page.given, ItemError)]
             inputs = [page.given for page in good if not isinstance(page.given, ItemError)]
-            found = encode_pieces(self._encoders, inputs, self._unit_sides)
-            encoded = iter(after_encoding(self._chains.behind, [page.passed for page in good], found))
+            rows_of_pages = encode_pieces(self._encoders, inputs, self._unit_sides)
+            encoded = iter(after_encoding(self._chains.behind, [page.passed for page in good], rows_of_pages))
             for page in pages:
                 book.add(page, *((page.passed, page.given) if isinstance(page.given, ItemError) else next(encoded)))
             self._alive()

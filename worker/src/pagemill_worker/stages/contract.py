@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,7 +57,7 @@ class StageItem:
         return replace(self, filtered=reason or "no reason was given", notes={**self.notes, **notes})
 
 
-class Stage(Protocol):
+class Stage:
     """Subclass this. Set `takes` and `gives`, write `process`; the rest may stay as it is.
 
     The constructor gets the job's `options` as keyword arguments, all of them texts, and only looks at them: it is also
