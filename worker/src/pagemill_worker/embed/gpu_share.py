@@ -18,4 +18,4 @@ def gpu_bytes() -> int:
     """Memory of its GPU that this process has reserved, bytes; 0 without a GPU or before the first use of it."""
     import torch
 
-    return torch.cuda.memory_reserved() if torch.cuda.is_initialized() else 0
+    return torch.cuda.memory_reserved() if torch.cuda.is_available() else 0

@@ -82,7 +82,7 @@ def found_classes(settings: StagesSettings) -> dict[str, type[Stage]]:
             module = importlib.import_module(name)
             for class_name, kind in inspect.getmembers(module, inspect.isclass):
                 if kind.__module__ == name and _is_stage(kind):
-                    found[f"{name}:{class_name}"] = kind
+                    found[f"{name}:{class_name}"] = cast("type[Stage]", kind)
     return found
 
 

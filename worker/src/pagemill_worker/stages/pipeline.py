@@ -109,7 +109,7 @@ def _anchor(pipeline: Pipeline, own: Mapping[str, StageSpec], stage: StageSpec) 
         raise InvalidSpecError(f"stages: {stage.name}: this job takes no stages of your own", advice="remove it")
     seen = {stage.name}
     after = stage.after
-    while after in own:
+    while after is not None and after in own:
         if after in seen:
             raise InvalidSpecError(f"stages: {stage.name} and {after} stand after one another", advice="mend `after`")
         seen.add(after)

@@ -66,7 +66,11 @@ def sizes_of(pipeline: Pipeline, stages: Sequence[Stage]) -> Sizes:
         _check(stage)
     built_in = {stage.name: stage for stage in stages if stage.use is None}
     model = built_in.get(pipeline.model)
-    threads = [stage.processes for name in ("fetch", "decode") if (stage := built_in.get(name)) and stage.processes]
+    threads = [
+        stage.processes
+        for name, stage in built_in.items()
+        if name in ("fetch", "decode") and stage.processes is not None
+    ]
     found = Sizes(prepare_threads=max(threads, default=None))
     if model is None:
         return found
