@@ -2,7 +2,7 @@
 # a package registry are enough, and root is needed by `make test` alone, for Debian packages that are missing.
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-search test lint verify generate format bench bench-operator chaos requirements clean
+.PHONY: help demo demo-search test test-fast lint verify generate format bench bench-operator chaos requirements clean
 .PHONY: cluster-up cluster-down cluster-status test-cluster chaos-cluster chart-check chart-readme
 MAKEFLAGS += --no-print-directory
 export ORT_DISABLE_TELEMETRY = 1
@@ -20,10 +20,14 @@ demo: ## Read real pages into an embedded S3 server and show the result
 demo-search: ## Find real photographs by a sentence and by a picture
 	@py=$$(tools/bootstrap demo-search) && exec "$$py" tools/demo_search.py
 
-# The cluster's and the chart's tests are `make test-cluster`, until all have been seen to pass from cold on two cores.
-test: ## Run what every change must pass: lint, verify, tests
+# Kubernetes is built first, from cold in a quarter of an hour: no test's time limit allows for that.
+test: ## Run what every change must pass: lint, verify, tests, those on a real Kubernetes included
 	@$(in_test_env) "$$py" tools/system_packages.py
 	@$(MAKE) lint verify
+	@$(in_test_env) PYTHONPATH=tools "$$py" -m testcluster build >/dev/null && \
+		exec "$$py" -m pytest -q -n $(TEST_PROCESSES) --dist worksteal
+
+test-fast: ## The same without Kubernetes and the chart, for work in between
 	@$(in_test_env) exec "$$py" -m pytest -q -n $(TEST_PROCESSES) --dist worksteal --ignore=tests/cluster --ignore=tests/chart
 
 lint: ## Check style, types and the arrows between packages
@@ -64,7 +68,7 @@ cluster-down: ## Stop it and remove all of it
 cluster-status: ## Say how it is, part by part
 	@$(testcluster) status
 
-test-cluster: ## Run the tests that need a Kubernetes: on one of their own, or on the one of KUBECONFIG
+test-cluster: ## Run only the tests that need a Kubernetes: on one of their own, or on the one of KUBECONFIG
 	@$(in_test_env) PYTHONPATH=tools "$$py" -m testcluster build >/dev/null && \
 		exec "$$py" -m pytest -q -n $(TEST_PROCESSES) --dist worksteal tests/cluster tests/chart
 
