@@ -18,10 +18,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pagemill_core.api.v1alpha1 import JobStatus
+from pagemill_core.clock import SystemClock
 from pagemill_core.storage.embedded_s3 import Identity
 from pagemill_core.storage.s3 import S3Store
 from pagemill_core.storage.s3_settings import S3Settings
 from pagemill_core.testing.seaweed import SeaweedServer
+from pagemill_core.work.conditional import Writer
 from testcluster import images, locks
 from testcluster.api import MERGE_PATCH, Answer, Json, KubeApi, object_path
 from testcluster.cluster import Cluster
@@ -249,10 +251,10 @@ class Stage:
         self._stores.clear()
 
     def put_pages(self, pages: Mapping[str, bytes], prefix: str = "pages") -> None:
-        """Write files into the bucket."""
-        store = self.store(prefix)
+        """Write files into the bucket; a server that has just begun may want to be asked again."""
+        writer = Writer(self.store(prefix), SystemClock(), deadline_s=60.0)
         for key, data in pages.items():
-            store.put(key, data)
+            writer.put(key, data)
 
     def settings_inside(self) -> S3Settings:
         """Settings with which a process in the cluster's network reaches the store as pods do."""
