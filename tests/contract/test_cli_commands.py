@@ -442,8 +442,6 @@ def test_file_of_several_jobs_runs_in_the_order_of_its_dependencies(shell: Shell
     assert shell("status", "job.yaml", "--job", "second").status == 0
 
 
-
-
 @pytest.mark.parametrize(
     ("document", "status", "want"),
     [

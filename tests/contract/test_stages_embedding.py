@@ -75,7 +75,12 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> tuple[Told, Path]:
             {"name": "encode", "processes": 1, "batchSize": 2, "attempts": 2},
         ],
     }
-    document = {"apiVersion": "pagemill.dev/v1alpha1", "kind": "EmbeddingJob", "metadata": {"name": "cut"}, "spec": spec}
+    document = {
+        "apiVersion": "pagemill.dev/v1alpha1",
+        "kind": "EmbeddingJob",
+        "metadata": {"name": "cut"},
+        "spec": spec,
+    }
     (folder / "job.yaml").write_text(json.dumps(document))
     paths = os.pathsep.join([str(folder), *filter(None, [os.environ.get("PYTHONPATH")])])
     with pytest.MonkeyPatch.context() as patch:

@@ -16,7 +16,7 @@ from pagemill_core.storage.s3_settings import S3Settings
 from pagemill_core.storage.store import ObjectStore
 from pagemill_worker.embed.book_runner import BookRunner
 from pagemill_worker.embed.books import list_book
-from pagemill_worker.embed.encoder import EncoderFacts, EncoderSettings, ModelSettings
+from pagemill_worker.embed.encoder import EncodedText, EncoderFacts, EncoderSettings, ModelSettings
 from pagemill_worker.embed.rows import unpack
 from pagemill_worker.embed.runner import Encoders
 from pagemill_worker.embed.setup import EmbedSetup
@@ -168,6 +168,45 @@ def test_picture_that_cannot_be_read_fails_as_without_stages(tmp_path: Path) -> 
     runner = StagedRowRunner(setup(), Encoders(Means(), None), Chains(behind=chain(Reddish(), "reddish")))
     item = picture(tmp_path / "0.png", RED, RED)
     assert runner.process([runner.prepare(item)])[0].status == "succeeded"
+
+
+class Lengths:
+    """A text's row is its length."""
+
+    facts = EncoderFacts(dim=1, batch_size=2, device="cpu", precision="float32")
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def encode(self, texts: Sequence[str]) -> tuple[NDArray[np.float32], list[EncodedText]]:
+        self.seen += texts
+        return np.array([[len(text)] for text in texts], np.float32), [EncodedText(len(text)) for text in texts]
+
+    def close(self) -> None:
+        pass
+
+
+class Sentences(Stage):
+    takes = str
+    gives = str
+
+    def process(self, items: Sequence[StageItem]) -> list[StageItem]:
+        return [item.with_value(part) for item in items for part in item.value.split(". ")]
+
+
+def test_text_that_a_stage_cuts_becomes_one_row_of_the_mean() -> None:
+    encoder = Lengths()
+    settings = EncoderSettings(side="text", model=ModelSettings(name="m"), normalize=False)
+    made = EmbedSetup.of(None, settings, ImageLimits(), S3Settings())
+    runner = StagedRowRunner(made, Encoders(None, encoder), Chains(ahead=chain(Sentences(), "sentences")))
+    items = [PlannedItem(0, "a", "t", input={"text": "ab. cdef"}), PlannedItem(1, "b", "t", input={"text": ""})]
+
+    done = runner.process([runner.prepare(item) for item in items])
+
+    found = [unpack(one.payload["rows"], one.data)["text"].tolist() for one in done if one.payload is not None]
+    assert found == [[[3.0]], [[0.0]]]
+    assert [one.payload and one.payload["tokens"] for one in done] == [6, 0]
+    assert encoder.seen == ["ab", "cdef", ""]
 
 
 def _no_store(uri: str) -> ObjectStore:

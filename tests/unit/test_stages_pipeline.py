@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from pagemill_core.api.v1alpha1 import OcrJob
 from pagemill_core.api.v1alpha1.workers import Stage as StageSpec
 from pagemill_core.errors import EncoderFailed, EngineUnavailableError, IntegrityError, InvalidSpecError
+from pagemill_worker.kinds.processes import processes_on_machine
+from pagemill_worker.machine import machine
 from pagemill_worker.stages.builtin.aesthetics import LAYERS, WIDTHS, Aesthetics
 from pagemill_worker.stages.contract import PageImage, PageText, Stage, StageItem, Vector
 from pagemill_worker.stages.loading import found_classes, make_stage
@@ -22,6 +25,7 @@ from pagemill_worker.stages.settings import StagesSettings
 from pagemill_worker.stages.setup import chain_fingerprint, chain_setup, load_chains
 from pagemill_worker.stages.sizes import FIELDS, Sizes, gpu_environments, sizes_of
 from pagemill_worker.stages.sizing import Pace, prepare_threads, wanted
+from pagemill_worker.work.pool import PoolSettings
 
 
 def own(name: str, after: str | None = None, **fields: Any) -> StageSpec:
@@ -138,6 +142,28 @@ def test_gpus_are_shared_by_turns_and_never_beyond_their_room() -> None:
     assert gpu_environments(quarter, 4, []) == ()
     with pytest.raises(InvalidSpecError, match="do not fit on 2"):
         gpu_environments(Sizes(gpus=Decimal("0.6")), 3, ["0", "1"])
+
+
+def test_process_in_the_place_of_a_dead_one_sees_the_same_gpu() -> None:
+    slots = gpu_environments(Sizes(gpus=Decimal("0.5")), 4, ["0", "1"])
+    settings = PoolSettings({}, 4, {"PATH": "x"}, slot_environments=slots)
+    assert settings.environment_of(3) == {"PATH": "x", "CUDA_VISIBLE_DEVICES": "1"}
+    assert PoolSettings({}, 4, {"PATH": "x"}).environment_of(3) == {"PATH": "x"}
+
+
+@pytest.mark.parametrize(
+    ("spec", "want"),
+    [
+        ({}, machine().cores),
+        ({"workers": {"processesPerPod": 3}}, 3),
+        ({"workers": {"processesPerPod": 3}, "stages": [{"name": "recognise", "processes": 5}]}, 5),
+    ],
+    ids=["cores", "pod", "stage"],
+)
+def test_processes_are_the_stages_before_the_pods_before_the_cores(spec: dict[str, Any], want: int) -> None:
+    body = {"source": {"images": {"uri": "pages"}}, "output": {"uri": "out"}, **spec}
+    job = OcrJob.model_validate({"metadata": {"name": "x"}, "spec": body})
+    assert processes_on_machine(job, {}) == want
 
 
 @pytest.mark.parametrize(

@@ -152,3 +152,10 @@ def test_verdict_of_a_finished_run_follows_the_limit_of_today(
 
 def test_verdict_of_a_small_finished_run_is_judged_too() -> None:
     assert too_many_failures(totals(1, 1, 3, 2), 3, Limits(max_failed=FailureLimit(count=1))).startswith("2 of 3 items")
+
+
+def test_items_that_a_stage_filtered_are_no_failures() -> None:
+    found = totals(1, 1, 3, 2, {"FilteredByStage": 2})
+    assert too_many_failures(found, 3, Limits(max_failed=FailureLimit(count=1))) == ""
+    worse = totals(1, 1, 5, 4, {"FilteredByStage": 2, "NotAnImage": 2})
+    assert too_many_failures(worse, 5, Limits(max_failed=FailureLimit(count=1))).startswith("2 of 5 items")

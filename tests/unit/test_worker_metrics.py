@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import re
 import urllib.request
 from pathlib import Path
 
 import pytest
+from charttools import worker_dashboard
 from prometheus_client import generate_latest
 from prometheus_client.metrics_core import Metric
 
@@ -66,6 +68,17 @@ def test_metrics_page_asks_only_for_series_that_exist(metrics: WorkerMetrics) ->
     names = {full_name(family) for family in families(metrics)}
     asked = {re.sub(r"_(sum|bucket|count)$", "", name) for name in re.findall(r"pagemill_\w+", PAGE)}
     assert asked <= names
+
+
+def test_dashboard_of_workers_draws_series_that_exist_with_labels_they_have(metrics: WorkerMetrics) -> None:
+    board = json.loads(next(iter(worker_dashboard.render_all().values())))
+    text = " ".join(target["expr"] for panel in board["panels"] for target in panel.get("targets", []))
+    asked = {re.sub(r"_(sum|bucket|count)$", "", name) for name in re.findall(r"pagemill_\w+", text)}
+    known = {full_name(family): family for family in families(used(metrics))}
+    assert asked <= known.keys()
+    assert {"pagemill_stage_threads", "pagemill_stage_queue_items", "pagemill_engine_cpu_seconds_total"} <= asked
+    labels = {name for family in known.values() for sample in family.samples for name in sample.labels}
+    assert {name for by in re.findall(r"by \(([^)]*)\)", text) for name in by.split(", ")} <= labels
 
 
 def test_metrics_names_are_in_base_units(metrics: WorkerMetrics) -> None:

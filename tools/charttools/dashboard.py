@@ -212,7 +212,7 @@ def build() -> models.Dashboard:
     for title, graphs in ROWS:
         board = board.with_row(dashboard.Row(title))
         for graph in graphs:
-            board = board.with_panel(_graph(graph))
+            board = board.with_panel(graph_panel(graph))
     return board.build()
 
 
@@ -250,7 +250,8 @@ def _figure(figure: Figure) -> stat.Panel:
     )
 
 
-def _graph(graph: Graph) -> timeseries.Panel:
+def graph_panel(graph: Graph) -> timeseries.Panel:
+    """A graph as Grafana has it."""
     panel = (
         timeseries.Panel()
         .title(graph.title)

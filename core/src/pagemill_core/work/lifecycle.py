@@ -85,12 +85,16 @@ def decide(seen: Observed, limits: Limits) -> Decision:
 
 def too_many_failures(totals: Totals, planned: int, limits: Limits) -> str:
     """Why a run has too many failures, "" when it has not. Also recomputes a finished run's verdict."""
-    filtered = totals.failure_classes.get(FILTERED_CLASS, 0)  # what a stage was asked to filter is no failure
-    failed, judged = totals.items.failed - filtered, totals.items.planned
+    failed, judged = _failed(totals), totals.items.planned
     allowed = limits.allowed_failures(planned)
     if failed <= allowed or (judged < JUDGE_AFTER_ITEMS and judged < planned):
         return ""
     return f"{failed:,} of {planned:,} items failed, {allowed:,} may (retries.maxFailedItems)"
+
+
+def _failed(totals: Totals) -> int:
+    """Failed items, without those that a stage was asked to filter."""
+    return totals.items.failed - totals.failure_classes.get(FILTERED_CLASS, 0)
 
 
 def _broken_engine(totals: Totals) -> str:
@@ -142,7 +146,7 @@ def _working(seen: Observed, limits: Limits) -> Decision:
     if seen.wave <= limits.waves:
         return Decision(Step.START_WAVE)
     missing = seen.planned_items - seen.totals.items.planned
-    if seen.totals.items.failed + missing <= limits.allowed_failures(seen.planned_items):
+    if _failed(seen.totals) + missing <= limits.allowed_failures(seen.planned_items):
         return Decision(
             Step.START_SEALING, "ShardsAbandoned", f"{missing:,} items are in shards that failed in every wave"
         )
