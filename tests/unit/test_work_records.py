@@ -35,7 +35,7 @@ def test_record_reads_back_as_written_under_its_documented_names() -> None:
             '{"v":1,"shard":7,"attempt":"a","plan":"p","fingerprint":"f",'
             '"items":{"planned":2,"succeeded":1,"failed":1,"skipped":0},'
             '"failures":[{"item":"é/1","class":"NotAnImage","message":"no"}],"failureClasses":{"NotAnImage":1},'
-            '"outputs":[],"started":"s","finished":"f","worker":"","seconds":0.0,"sealed":false}'
+            '"outputs":[],"started":"s","finished":"f","worker":"","seconds":0.0,"stageSeconds":{},"sealed":false}'
         ).encode()
     )
 

@@ -183,6 +183,7 @@ class Marker(Record):
     finished: str
     worker: str = ""
     seconds: float = 0.0
+    stage_seconds: dict[str, float] = {}
     sealed: bool = False
 
 
@@ -245,6 +246,7 @@ class Totals(Sub):
     failure_classes: dict[str, int] = {}
     failures: list[FailureSample] = []
     seconds: float = 0.0
+    stage_seconds: dict[str, float] = {}
 
 
 class RunReport(Record):

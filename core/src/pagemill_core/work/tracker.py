@@ -52,6 +52,7 @@ class Tracker:
         self._samples: list[tuple[int, int, FailureSample]] = []
         self._shards_done = 0
         self._milliseconds = 0
+        self._stage_milliseconds: Counter[str] = Counter()
 
     @property
     def totals(self) -> Totals:
@@ -67,6 +68,7 @@ class Tracker:
             failure_classes=dict(sorted(self._classes.items())),
             failures=[sample for _, _, sample in self._samples],
             seconds=self._milliseconds / 1000,
+            stage_seconds={stage: count / 1000 for stage, count in sorted(self._stage_milliseconds.items())},
         )
 
     @property
@@ -139,6 +141,7 @@ class Tracker:
         self._items += marker.items
         self._classes.update(marker.failure_classes)
         self._milliseconds += round(marker.seconds * 1000)
+        self._stage_milliseconds.update({stage: round(each * 1000) for stage, each in marker.stage_seconds.items()})
         if marker.failures:
             numbered = ((marker.shard, place, sample) for place, sample in enumerate(marker.failures))
             self._samples = sorted([*self._samples, *numbered], key=lambda found: found[:2])[:MAX_SAMPLES]

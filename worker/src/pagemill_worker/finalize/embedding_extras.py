@@ -84,7 +84,7 @@ class EmbeddingExtras:
     def _write_summary(self, pointer: PlanPointer, totals: Totals, facts: dict[str, Any]) -> None:
         job, items = self.kind.job, totals.items
         spent = UsageReader(self.kind.writer, self.kind.layout).spent()
-        cost = cost_of_run(self.environment, spent)
+        cost = cost_of_run(self.environment, spent, totals, self.workers)
         summary = {
             "run": pointer.run,
             "job": job.metadata.name or "",
@@ -102,7 +102,7 @@ class EmbeddingExtras:
             "planned_at": pointer.planned_at,
             "workers": self.workers,
             "seconds": round(spent.seconds or totals.seconds, 3),
-            "cost": {"spent": f"{cost.spent:f}", "currency": cost.currency, "formula": cost.formula} if cost else None,
+            "cost": cost.as_json() if cost else None,
             "table": {name: facts[name] for name in ("num_samples", "failed", "files")} if facts else None,
             "results": [self._result(result) for result in self._listed()],
         }
@@ -136,7 +136,7 @@ class EmbeddingExtras:
     def _write_report(self, pointer: PlanPointer, totals: Totals) -> None:
         job = self.kind.job
         spent = UsageReader(self.kind.writer, self.kind.layout).spent()
-        cost = cost_of_run(self.environment, spent)
+        cost = cost_of_run(self.environment, spent, totals, self.workers)
         report = EmbeddingReport(
             name=job.metadata.name or "",
             run=pointer.run,

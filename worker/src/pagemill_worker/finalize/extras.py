@@ -129,5 +129,5 @@ class Extras:
             finished_at=ended,
             seconds=spent.seconds or totals.seconds,
             failures_by_class=totals.failure_classes,
-            cost=cost_of_run(self.environment, spent),
+            cost=cost_of_run(self.environment, spent, totals, self.workers),
         )

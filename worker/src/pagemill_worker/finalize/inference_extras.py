@@ -171,7 +171,7 @@ class InferenceExtras:
     def _write_summary(self, pointer: PlanPointer, totals: Totals, found: dict[str, Any]) -> None:
         items, job = totals.items, self.kind.job
         spent = UsageReader(self.kind.writer, self.kind.layout).spent()
-        cost = cost_of_run(self.environment, spent)
+        cost = cost_of_run(self.environment, spent, totals, self.workers)
         summary = {
             "run": pointer.run,
             "job": job.metadata.name or "",
@@ -189,7 +189,7 @@ class InferenceExtras:
             "planned_at": pointer.planned_at,
             "workers": self.workers,
             "seconds": round(spent.seconds or totals.seconds, 3),
-            "cost": {"spent": f"{cost.spent:f}", "currency": cost.currency, "formula": cost.formula} if cost else None,
+            "cost": cost.as_json() if cost else None,
             "inference": {name: value for name, value in found.items() if name not in ("avg_profile", "cpu_info")},
             "results": [_told(result) for result in islice(self._failed(), MAX_FAILURES)],
         }
@@ -211,7 +211,7 @@ class InferenceExtras:
             failure_classes=totals.failure_classes,
             seconds=spent.seconds or totals.seconds,
             workers=self.workers,
-            cost=cost_of_run(self.environment, spent),
+            cost=cost_of_run(self.environment, spent, totals, self.workers),
             planned_at=from_iso(pointer.planned_at),
         )
         out = io.BytesIO()

@@ -13,8 +13,10 @@ from pagemill_core.ids import ulid
 from pagemill_core.work import layout as keys
 from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.plan import read_plan
+from pagemill_core.work.records import Totals
 from pagemill_core.work.rollup import segment_markers
 from pagemill_core.work.usage import Spent
+from pagemill_worker.bench.costs import RunUse, cost_of
 from pagemill_worker.environment import JobEnvironment
 from pagemill_worker.finalize.committed import CommittedRun
 from pagemill_worker.finalize.item_index import Fold, fold_index
@@ -48,15 +50,27 @@ def fold_runs(kind: CommittedRun) -> bool:
     return _fold(kind)
 
 
-def cost_of_run(environment: JobEnvironment, spent: Spent) -> Cost | None:
-    """What the run cost; None where nothing has a price."""
+def cost_of_run(environment: JobEnvironment, spent: Spent, totals: Totals, processes: int) -> Cost | None:
+    """What the run cost, and in which stages; None where nothing has a price. `processes` ran in each worker."""
     price = Decimal(environment.price_per_hour)
     if not spent.cost and not price:
         return None
     budget = environment.job.spec.budget
     currency = budget.effective_currency if budget else "USD"
-    formula = f"{spent.seconds:.0f} s × {price}/h ÷ 3600, plus what APIs charged"
-    return Cost(spent=spent.cost, currency=currency, formula=formula)
+    use = RunUse(
+        machine_s=Decimal(f"{spent.seconds:.3f}"),
+        price_per_hour=price,
+        processes=max(1, processes),
+        busy_s={stage: Decimal(f"{each:.3f}") for stage, each in totals.stage_seconds.items()},
+        items=totals.items.succeeded + totals.items.failed,
+    )
+    return Cost(
+        spent=spent.cost,
+        currency=currency,
+        formula=f"{spent.seconds:.0f} s × {price}/h ÷ 3600, plus what APIs charged",
+        items=use.items,
+        by_stage={share.stage: share.cost for share in cost_of(use).stages if share.cost},
+    )
 
 
 def _fold(kind: CommittedRun) -> bool:

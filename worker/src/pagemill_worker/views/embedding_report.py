@@ -124,6 +124,7 @@ def _header(report: EmbeddingReport) -> Iterator[str]:
         "Planned": iso(report.planned_at),
         **{f"{side.capitalize()} model": _model(facts) for side, facts in report.models.items()},
         **{f"{side.side.capitalize()} rows": _rows(side) for side in report.sides},
+        **({"Cost by stage": report.cost.told} if report.cost is not None else {}),
         **({"Note": "; ".join(report.notes)} if report.notes else {}),
     }
     rows = "".join(f"<div><dt>{term}</dt><dd>{xml_text(value)}</dd></div>" for term, value in facts.items() if value)

@@ -106,6 +106,7 @@ def _header(run: RunInfo) -> str:
         "Output": run.output_uri,
         "Run": run.run,
         "Finished": iso(run.finished_at),
+        "Cost by stage": run.cost.told if run.cost is not None else "",
     }
     rows = "".join(f"<div><dt>{term}</dt><dd>{xml_text(value)}</dd></div>" for term, value in facts.items() if value)
     if links:

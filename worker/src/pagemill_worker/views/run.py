@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from typing import Any
 
 from pagemill_worker.views.registry import ViewName
 
@@ -41,11 +42,39 @@ class Counts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cost:
-    """What the run cost; `formula` says in words and numbers how that was counted."""
+    """What the run cost; `formula` says in words and numbers how that was counted.
+
+    `by_stage` deals what the machines cost to the stages that kept them busy, the rest to `idle`.
+    """
 
     spent: Decimal
     currency: str
     formula: str
+    items: int = 0
+    by_stage: Mapping[str, Decimal] = field(default_factory=dict)
+
+    @property
+    def per_item(self) -> Decimal | None:
+        """What one item cost on the average; None when none was done."""
+        return self.spent / self.items if self.items else None
+
+    @property
+    def told(self) -> str:
+        """Where the money went, in one line; "" when that is not known."""
+        parts = [f"{stage} {cost:.6f}" for stage, cost in self.by_stage.items()]
+        each = f"{self.per_item:.8f} an item" if self.per_item is not None else ""
+        return "; ".join(part for part in (", ".join(parts), each) if part)
+
+    def as_json(self) -> dict[str, Any]:
+        """For the summary; money as decimal strings, never floats."""
+        each = self.per_item
+        return {
+            "spent": f"{self.spent:f}",
+            "currency": self.currency,
+            "formula": self.formula,
+            "per_item": f"{each:.9f}" if each is not None else None,
+            "by_stage": {stage: f"{cost:f}" for stage, cost in self.by_stage.items()},
+        }
 
 
 @dataclass(frozen=True, slots=True)

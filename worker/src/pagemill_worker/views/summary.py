@@ -79,17 +79,9 @@ def _head(run: RunInfo) -> dict[str, Any]:
             "started_at": iso(run.started_at),
             "finished_at": iso(run.finished_at),
             "seconds": round(run.seconds, 3),
-            "cost": _cost(run),
+            "cost": run.cost.as_json() if run.cost is not None else None,
         },
     }
-
-
-def _cost(run: RunInfo) -> dict[str, str] | None:
-    """Money as a decimal string, never a float."""
-    cost = run.cost
-    if cost is None:
-        return None
-    return {"spent": f"{cost.spent:f}", "currency": cost.currency, "formula": cost.formula}
 
 
 def _result(run: RunInfo, item: SummaryItem) -> dict[str, Any]:

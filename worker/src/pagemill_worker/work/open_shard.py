@@ -168,4 +168,5 @@ class ShardStore:
             finished=iso(self._writer.clock.now()),
             worker=self._facts.worker,
             seconds=round(sum(sum(result.seconds.values()) for result in results), 3),
+            stage_seconds=shard_data.stage_seconds(results),
         )

@@ -103,6 +103,15 @@ def count(results: Sequence[ItemResult]) -> Counts:
     )
 
 
+def stage_seconds(results: Iterable[ItemResult]) -> dict[str, float]:
+    """How long the items kept each stage busy, seconds with three decimals."""
+    found: dict[str, float] = {}
+    for result in results:
+        for stage, each in result.seconds.items():
+            found[stage] = found.get(stage, 0.0) + each
+    return {stage: round(each, 3) for stage, each in sorted(found.items())}
+
+
 def failure_classes(results: Iterable[ItemResult]) -> dict[str, int]:
     """Failed items by class; engine failures by class and traceback digest, so that one bug shows as one class."""
     counter = Counter(failure_class(result.failure) for result in results if result.failure is not None)
