@@ -18,7 +18,6 @@ from pagemill_cli.testing.ocr_job import OcrJobFile, OcrResults
 from pagemill_core.storage.folder import FolderStore
 from pagemill_core.testing import ocr_pages
 from pagemill_worker.plan.estimate import EstimateInput, estimate
-from pagemill_worker.work import step
 
 BOOKS = {
     "Book One": {"page_001.png": ocr_pages.page(0), "page_002.png": ocr_pages.page(1)},
@@ -168,12 +167,9 @@ def test_interrupted_run_goes_on_where_it_stopped(copied: Library) -> None:
 # -- row 47 -----------------------------------------------------------------------------------------------------------
 
 
-def test_page_that_needs_too_much_memory_is_tried_again_then_fails_by_name(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_page_that_needs_too_much_memory_is_tried_again_then_fails_by_name(tmp_path: Path) -> None:
     """Row 47: tried again alone, then failed by name, and its neighbours are read. That the second try may use more
     memory is tested with the pool."""
-    monkeypatch.setattr(step, "memory_per_process", lambda processes: 220 << 20)
     (tmp_path / "pages").mkdir()
     for number in range(3):
         (tmp_path / "pages" / f"p{number}.png").write_bytes(ocr_pages.page(number).as_bytes())
@@ -182,6 +178,7 @@ def test_page_that_needs_too_much_memory_is_tried_again_then_fails_by_name(
         "source": {"images": {"uri": "pages"}},
         "retries": {"perItem": 1, "maxFailedItems": "100%"},
         "sharding": {"itemsPerShard": 4},
+        "stages": [{"name": "recognise", "memory": "220Mi"}],
     }
     job = OcrJobFile(tmp_path, spec)
     told = job.run()
