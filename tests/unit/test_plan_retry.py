@@ -20,11 +20,13 @@ CLASSES = {
     "null": "RowUnusable",
     "part": "PartUnreadable",
     "partition": "PartUnreadable",
+    "rows": "PartUnreadable",
 }
 INPUTS: dict[str, dict[str, Any]] = {
     "member": {"offset": 512, "size": 9},
     "book": {"order": "natural", "ocr": "s3://l/ocr", "pages": 0},
     "partition": {"partition": 0, "rank": 0},
+    "rows": {"partition": 1, "rank": 1, "start": 0, "stop": 8},
 }
 
 
@@ -49,8 +51,8 @@ def test_retry_takes_what_may_succeed_as_it_was_planned(source: str, is_paged: b
     made.commit_all(kind, failed)
     request = retry_request(made.writer, held.run)
     again = {item.id: item for item in request.items}
-    assert list(again) == ["whole", "member", "book", "partition"]
-    assert [again[name].version for name in again] == [None, "v1", None, "v1"]
-    assert [dict(item.input) for item in again.values()] == [{}, INPUTS["member"], INPUTS["book"], INPUTS["partition"]]
+    assert list(again) == ["whole", "member", "book", "partition", "rows"]
+    assert [again[name].version for name in again] == [None, "v1", None, None, "v1"], "parts of files keep theirs"
+    assert [dict(item.input) for item in again.values()] == [{}, *INPUTS.values()]
     assert request.is_paged is is_paged
     assert request.columns == {"n": "int64"}
