@@ -101,7 +101,7 @@ def test_file_that_does_not_exist_is_named(tmp_path: Path) -> None:
     check_refusal(run_command("run", tmp_path / "no.yaml"), 78, "no.yaml: there is no such file", "→ ")
 
 
-def test_kind_that_cannot_run_here_yet_is_refused(tmp_path: Path) -> None:
+def test_model_that_nobody_knows_is_refused_with_those_there_are(tmp_path: Path) -> None:
     job = {
         "apiVersion": "pagemill.dev/v1alpha1",
         "kind": "EmbeddingJob",
@@ -110,7 +110,7 @@ def test_kind_that_cannot_run_here_yet_is_refused(tmp_path: Path) -> None:
     }
     (tmp_path / "job.yaml").write_text(json.dumps(job))
     told = run_command("run", tmp_path / "job.yaml")
-    check_refusal(told, 78, "EmbeddingJob vectors", "cannot be run yet", "→ ")
+    check_refusal(told, 78, "no model is called m", "→ ", "all-minilm-l6-v2")
 
 
 @pytest.mark.parametrize("words", [["run"], ["run", "a.yaml", "--processes", "0"], ["fly"], ["run", "a", "--no-such"]])
