@@ -24,7 +24,7 @@ CEILING_TARGET = 0.90
 SENTENCE_TARGET = 1.5
 COSINE_TARGET = 0.999
 LOOP_BATCH = 16
-PICTURES_PER_SHARD, TEXTS_PER_SHARD = 32, 512
+PICTURES_PER_SHARD, TEXTS_PER_SHARD = 8, 128  # moments are those of commits: few would say little
 PULL, LOOP, CEILING, SENTENCES = "pagemill run", "open_clip's loop", "the model alone", "sentence-transformers"
 
 
