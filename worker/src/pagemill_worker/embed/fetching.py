@@ -171,7 +171,7 @@ def _download(model: Wanted, draft: Path, open_store: OpenStore) -> None:
     store = open_store(model.uri)
     sizes = {info.key: info for info in store.list("")}
     for key in chosen(list(sizes), model):
-        _copy(store, key, sizes[key].token, draft / key)
+        copy_object(store, key, sizes[key].token, draft / key)
 
 
 def chosen(names: list[str], model: Wanted) -> list[str]:
@@ -196,7 +196,8 @@ def chosen(names: list[str], model: Wanted) -> list[str]:
     return found
 
 
-def _copy(store: ObjectStore, key: str, token: str, path: Path) -> None:
+def copy_object(store: ObjectStore, key: str, token: str, path: Path) -> None:
+    """Write one version of an object into a file, block by block. Raises: the store's errors."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("wb") as file:
         at = 0

@@ -16,9 +16,9 @@ from pagemill_core.errors import EngineUnavailableError, IntegrityError
 from pagemill_core.ids import digest
 from pagemill_core.storage.open import split_uri
 from pagemill_core.storage.store import ObjectStore
+from pagemill_worker.embed.fetching import copy_object
 from pagemill_worker.ocr.fingerprint import file_digest
 
-_BLOCK_BYTES = 32 << 20
 _FOLDER = "files"
 
 
@@ -58,11 +58,8 @@ def _copy(store: ObjectStore, key: str, token: str, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, draft = tempfile.mkstemp(dir=path.parent)
     try:
-        with os.fdopen(handle, "wb") as file:
-            at = 0
-            while block := store.get_range(key, at, _BLOCK_BYTES, if_match=token):
-                file.write(block)
-                at += len(block)
+        os.close(handle)
+        copy_object(store, key, token, Path(draft))
         Path(draft).rename(path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

@@ -22,7 +22,7 @@ from pagemill_worker.finalize.embedding import EmbeddingKind
 from pagemill_worker.finalize.embedding_metadata import metadata_of, model_facts
 from pagemill_worker.finalize.embedding_table import METADATA_KEY, SINGLE_BYTES, EmbeddingTable
 from pagemill_worker.finalize.embedding_union import counted_parts
-from pagemill_worker.finalize.run_files import REPORT_KEY, cost_of_run, fold_runs, summary_key
+from pagemill_worker.finalize.run_files import REPORT_KEY, cost_of_run, fold_runs, summary_head, summary_key
 from pagemill_worker.images.limits import ImageLimits
 from pagemill_worker.images.load import load_page
 from pagemill_worker.images.thumbnail import thumbnail_jpeg
@@ -82,27 +82,10 @@ class EmbeddingExtras:
     # -- the summary --------------------------------------------------------------------------------------------------
 
     def _write_summary(self, pointer: PlanPointer, totals: Totals, facts: dict[str, Any]) -> None:
-        job, items = self.kind.job, totals.items
         spent = UsageReader(self.kind.writer, self.kind.layout).spent()
-        cost = cost_of_run(self.environment, spent, totals, self.workers)
         summary = {
-            "run": pointer.run,
-            "job": job.metadata.name or "",
-            "source": pointer.source_uri,
-            "output": self.environment.absolute(job.spec.output.uri),
-            "models": model_facts(job),
-            "items": {
-                "total": items.planned,
-                "succeeded": items.succeeded,
-                "failed": items.failed,
-                "skipped": items.skipped,
-                "already_done": pointer.already_done,
-            },
-            "failed_by_class": dict(sorted(totals.failure_classes.items())),
-            "planned_at": pointer.planned_at,
-            "workers": self.workers,
-            "seconds": round(spent.seconds or totals.seconds, 3),
-            "cost": cost.as_json() if cost else None,
+            **summary_head(self.environment, pointer, totals, spent, self.workers),
+            "models": model_facts(self.kind.job),
             "table": {name: facts[name] for name in ("num_samples", "failed", "files")} if facts else None,
             "results": [self._result(result) for result in self._listed()],
         }

@@ -40,7 +40,7 @@ from pagemill_worker.finalize.inference import InferenceKind, Part
 from pagemill_worker.finalize.inference_union import InferenceUnion
 from pagemill_worker.finalize.part_file import write_tables
 from pagemill_worker.finalize.publish_file import publish_file
-from pagemill_worker.finalize.run_files import REPORT_KEY, cost_of_run, fold_runs, summary_key
+from pagemill_worker.finalize.run_files import REPORT_KEY, cost_of_run, fold_runs, summary_head, summary_key
 from pagemill_worker.items import ItemResult
 from pagemill_worker.views.book_tensors import render_tensor
 from pagemill_worker.views.embedding_report import EmbeddingReport, write_embedding_report
@@ -169,27 +169,10 @@ class InferenceExtras:
     # -- for people ---------------------------------------------------------------------------------------------------
 
     def _write_summary(self, pointer: PlanPointer, totals: Totals, found: dict[str, Any]) -> None:
-        items, job = totals.items, self.kind.job
         spent = UsageReader(self.kind.writer, self.kind.layout).spent()
-        cost = cost_of_run(self.environment, spent, totals, self.workers)
         summary = {
-            "run": pointer.run,
-            "job": job.metadata.name or "",
-            "source": pointer.source_uri,
-            "output": self.environment.absolute(job.spec.output.uri),
+            **summary_head(self.environment, pointer, totals, spent, self.workers),
             "models": self._models(),
-            "items": {
-                "total": items.planned,
-                "succeeded": items.succeeded,
-                "failed": items.failed,
-                "skipped": items.skipped,
-                "already_done": pointer.already_done,
-            },
-            "failed_by_class": dict(sorted(totals.failure_classes.items())),
-            "planned_at": pointer.planned_at,
-            "workers": self.workers,
-            "seconds": round(spent.seconds or totals.seconds, 3),
-            "cost": cost.as_json() if cost else None,
             "inference": {name: value for name, value in found.items() if name not in ("avg_profile", "cpu_info")},
             "results": [_told(result) for result in islice(self._failed(), MAX_FAILURES)],
         }

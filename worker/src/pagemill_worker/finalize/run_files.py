@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 from pagemill_core.ids import ulid
 from pagemill_core.work import layout as keys
 from pagemill_core.work.layout import RunLayout
 from pagemill_core.work.plan import read_plan
-from pagemill_core.work.records import Totals
+from pagemill_core.work.records import PlanPointer, Totals
 from pagemill_core.work.rollup import segment_markers
 from pagemill_core.work.usage import Spent
 from pagemill_worker.bench.costs import RunUse, cost_of
@@ -71,6 +72,33 @@ def cost_of_run(environment: JobEnvironment, spent: Spent, totals: Totals, proce
         items=use.items,
         by_stage={share.stage: share.cost for share in cost_of(use).stages if share.cost},
     )
+
+
+def summary_head(
+    environment: JobEnvironment, pointer: PlanPointer, totals: Totals, spent: Spent, processes: int
+) -> dict[str, Any]:
+    """What a run's summary begins with, whatever the job does with its items; `models` is for the caller to fill."""
+    job, items = environment.job, totals.items
+    cost = cost_of_run(environment, spent, totals, processes)
+    return {
+        "run": pointer.run,
+        "job": job.metadata.name or "",
+        "source": pointer.source_uri,
+        "output": environment.absolute(job.spec.output.uri),
+        "models": {},
+        "items": {
+            "total": items.planned,
+            "succeeded": items.succeeded,
+            "failed": items.failed,
+            "skipped": items.skipped,
+            "already_done": pointer.already_done,
+        },
+        "failed_by_class": dict(sorted(totals.failure_classes.items())),
+        "planned_at": pointer.planned_at,
+        "workers": processes,
+        "seconds": round(spent.seconds or totals.seconds, 3),
+        "cost": cost.as_json() if cost else None,
+    }
 
 
 def _fold(kind: CommittedRun) -> bool:
